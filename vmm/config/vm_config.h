@@ -1,0 +1,57 @@
+// A validated configuration as plain values: what the rest of the program works with (protobuf stops at vmm/config).
+//
+// Trust    every value is within its documented range; paths are as given, resolved against the configuration's folder.
+// Threads  immutable.
+#ifndef VMM_VMM_CONFIG_VM_CONFIG_H_
+#define VMM_VMM_CONFIG_VM_CONFIG_H_
+
+#include <cstdint>
+#include <string>
+
+#include "base/log.h"
+#include "memory/guest_ram.h"
+
+namespace vmm {
+
+enum class OnFailure : uint8_t { kStop, kDetach };
+enum class SerialOutput : uint8_t { kStdio, kFile, kNull };
+
+struct SandboxOptions {
+  bool log_only = false;  // seccomp logs instead of killing
+  bool waive_namespaces = false;
+  bool waive_empty_root = false;
+  bool waive_seccomp = false;
+};
+
+struct VmConfig {
+  std::string name;
+  GuestRamOptions memory;
+  uint32_t processors = 1;
+
+  struct {
+    std::string kernel;
+    std::string initramfs;  // empty: none
+    std::string command_line;
+  } boot;
+
+  struct {
+    bool enabled = true;
+    SerialOutput output = SerialOutput::kStdio;
+    std::string path;
+    OnFailure on_failure = OnFailure::kStop;
+  } serial;
+  bool pvpanic = true;
+  bool debug_port = false;
+
+  SandboxOptions sandbox;
+
+  struct {
+    LogLevel level = LogLevel::kInfo;
+    LogFormat format = LogFormat::kText;
+    std::string file;  // empty: standard error
+  } logging;
+};
+
+}  // namespace vmm
+
+#endif  // VMM_VMM_CONFIG_VM_CONFIG_H_
