@@ -1,0 +1,92 @@
+#include "vcpu/cpuid.h"
+
+#include <gtest/gtest.h>
+
+#include <optional>
+
+namespace vmm {
+namespace {
+
+kvm_cpuid_entry2 Leaf(uint32_t function, uint32_t index, uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx) {
+  kvm_cpuid_entry2 entry{};
+  entry.function = function;
+  entry.index = index;
+  entry.eax = eax;
+  entry.ebx = ebx;
+  entry.ecx = ecx;
+  entry.edx = edx;
+  return entry;
+}
+
+std::vector<kvm_cpuid_entry2> AllOnes() {
+  std::vector<kvm_cpuid_entry2> leaves{Leaf(0, 0, 0x1f, 0, 0, 0)};
+  for (const uint32_t function : {0x01u, 0x05u, 0x06u, 0x07u, 0x0au, 0x0bu, 0x12u, 0x4000'0001u, 0x8000'0001u, 0x8000'0008u,
+                                  0x8000'000au, 0x8000'001eu}) {
+    leaves.push_back(Leaf(function, 0, ~0u, ~0u, ~0u, ~0u));
+  }
+  // A level 1 data cache and a level 3 unified one.
+  leaves.push_back(Leaf(0x04, 0, 1 | 1 << 5 | 0xfff << 14, 0, 0, 0));
+  leaves.push_back(Leaf(0x04, 3, 3 | 3 << 5 | 0xfff << 14, 0, 0, 0));
+  return leaves;
+}
+
+std::optional<kvm_cpuid_entry2> Find(const std::vector<kvm_cpuid_entry2>& leaves, uint32_t function, uint32_t index = 0) {
+  for (const auto& leaf : leaves) {
+    if (leaf.function == function && leaf.index == index) return leaf;
+  }
+  return std::nullopt;
+}
+
+TEST(GuestCpuidTest, EachProcessorHasItsOwnApicIdEverywhere) {
+  for (const uint32_t index : {0u, 1u, 3u}) {
+    const auto leaves = GuestCpuid(AllOnes(), {.processors = 4}, index);
+    EXPECT_EQ(Find(leaves, 0x01)->ebx >> 24, index);
+    EXPECT_EQ(Find(leaves, 0x0b, 0)->edx, index);
+    EXPECT_EQ(Find(leaves, 0x0b, 1)->edx, index);
+    EXPECT_EQ(Find(leaves, 0x8000'001e)->eax, index);
+  }
+}
+
+TEST(GuestCpuidTest, TopologyIsOnePackageOfCores) {
+  const auto leaves = GuestCpuid(AllOnes(), {.processors = 6}, 0);
+  EXPECT_EQ(Find(leaves, 0x0b, 0)->eax, 0u);  // one thread a core
+  EXPECT_EQ(Find(leaves, 0x0b, 0)->ebx, 1u);
+  EXPECT_EQ(Find(leaves, 0x0b, 1)->eax, 3u);  // six cores take three bits
+  EXPECT_EQ(Find(leaves, 0x0b, 1)->ebx, 6u);
+  EXPECT_EQ(Find(leaves, 0x0b, 2)->ecx, 2u);  // type 0 ends the list
+  EXPECT_EQ(Find(leaves, 0x1f, 1)->ebx, 6u);
+  EXPECT_EQ(Find(leaves, 0x01)->ebx >> 16 & 0xff, 6u);
+  EXPECT_EQ(Find(leaves, 0x8000'0008)->ecx & 0xff, 5u);
+  EXPECT_EQ(Find(leaves, 0x04, 0)->eax >> 14 & 0xfff, 0u);
+  EXPECT_EQ(Find(leaves, 0x04, 3)->eax >> 14 & 0xfff, 7u);
+}
+
+TEST(GuestCpuidTest, OneProcessorHasNoHyperThreadingFlag) {
+  EXPECT_EQ(Find(GuestCpuid(AllOnes(), {.processors = 1}, 0), 0x01)->edx >> 28 & 1, 0u);
+  EXPECT_EQ(Find(GuestCpuid(AllOnes(), {.processors = 2}, 0), 0x01)->edx >> 28 & 1, 1u);
+}
+
+TEST(GuestCpuidTest, WhatTheMachineDoesNotHaveIsNotShown) {
+  const auto leaves = GuestCpuid(AllOnes(), {.processors = 1}, 0);
+  for (const uint32_t function : {0x05u, 0x06u, 0x0au, 0x12u, 0x8000'000au}) EXPECT_FALSE(Find(leaves, function));
+  EXPECT_EQ(Find(leaves, 0x01)->ecx & (1u << 3 | 1u << 5), 0u);   // MONITOR, VMX
+  EXPECT_EQ(Find(leaves, 0x8000'0001)->ecx & 1u << 2, 0u);        // SVM
+  EXPECT_EQ(Find(leaves, 0x07)->ebx & 1u << 2, 0u);               // SGX
+  EXPECT_EQ(Find(leaves, 0x01)->ecx >> 31, 1u);                   // a hypervisor is there
+}
+
+TEST(GuestCpuidTest, KvmFeaturesThatWriteGuestMemoryUnaskedAreOff) {
+  const uint32_t features = Find(GuestCpuid(AllOnes(), {}, 0), 0x4000'0001)->eax;
+  EXPECT_EQ(features & 1u << KVM_FEATURE_ASYNC_PF, 0u);
+  EXPECT_EQ(features & 1u << KVM_FEATURE_STEAL_TIME, 0u);
+  EXPECT_EQ(features & 1u << KVM_FEATURE_PV_EOI, 0u);
+  EXPECT_NE(features & 1u << KVM_FEATURE_CLOCKSOURCE2, 0u);
+}
+
+TEST(GuestCpuidTest, TheDeadlineTimerIsShownOnlyWhereKvmHasIt) {
+  EXPECT_EQ(Find(GuestCpuid(AllOnes(), {.tsc_deadline_timer = false}, 0), 0x01)->ecx >> 24 & 1, 0u);
+  EXPECT_EQ(Find(GuestCpuid(AllOnes(), {.tsc_deadline_timer = true}, 0), 0x01)->ecx >> 24 & 1, 1u);
+}
+
+}  // namespace
+}  // namespace vmm
