@@ -1,0 +1,82 @@
+#include <gtest/gtest.h>
+
+#include <array>
+#include <optional>
+
+#include "devices/platform/power/acpi_pm.h"
+#include "devices/platform/power/debug_port.h"
+#include "devices/platform/power/power_registers.h"
+#include "devices/platform/power/pvpanic.h"
+
+namespace vmm {
+namespace {
+
+class RecordingControl final : public MachineControl {
+ public:
+  void RequestEnd(MachineEnd end, absl::string_view) noexcept override {
+    if (!reason) reason = end;
+  }
+  std::optional<MachineEnd> reason;
+};
+
+void WriteByte(IoDevice& device, uint64_t offset, uint8_t value) {
+  const std::byte data[] = {std::byte{value}};
+  device.Write(offset, data);
+}
+
+TEST(AcpiPmTest, OnlyS5WithSleepEnablePowersOff) {
+  for (int value = 0; value < 256; ++value) {
+    RecordingControl control;
+    AcpiPm pm(control);
+    WriteByte(pm, 0, static_cast<uint8_t>(value));
+    const bool off = (value & 0x20) != 0 && (value >> 2 & 7) == 5;
+    EXPECT_EQ(control.reason, off ? std::optional(MachineEnd::kPoweredOff) : std::nullopt) << value;
+  }
+}
+
+TEST(AcpiPmTest, OnlyTheResetValueResets) {
+  for (int value = 0; value < 256; ++value) {
+    RecordingControl control;
+    AcpiPm pm(control);
+    WriteByte(pm, kAcpiResetPort - kAcpiSleepControlPort, static_cast<uint8_t>(value));
+    EXPECT_EQ(control.reason, value == 1 ? std::optional(MachineEnd::kRebooted) : std::nullopt) << value;
+  }
+}
+
+TEST(AcpiPmTest, StatusReadsZero) {
+  RecordingControl control;
+  AcpiPm pm(control);
+  std::array<std::byte, 1> data{std::byte{0xff}};
+  pm.Read(1, data);
+  EXPECT_EQ(data[0], std::byte{0});
+}
+
+TEST(PvpanicTest, APanicEndsTheMachineACrashKernelDoesNot) {
+  RecordingControl control;
+  Pvpanic pvpanic(control);
+  WriteByte(pvpanic, 0, kPvpanicCrashLoaded);
+  EXPECT_EQ(control.reason, std::nullopt);
+  WriteByte(pvpanic, 0, kPvpanicPanicked);
+  EXPECT_EQ(control.reason, MachineEnd::kPanicked);
+}
+
+TEST(PvpanicTest, ReadNamesTheSupportedEvents) {
+  RecordingControl control;
+  Pvpanic pvpanic(control);
+  std::array<std::byte, 1> data{};
+  pvpanic.Read(0, data);
+  EXPECT_EQ(data[0], std::byte{3});
+}
+
+TEST(DebugPortTest, ALineIsHeldUntilItsEndAndCutAtItsLimit) {
+  DebugPort port;
+  for (const char c : {'h', 'i'}) WriteByte(port, 0, static_cast<uint8_t>(c));
+  EXPECT_EQ(port.pending(), "hi");
+  WriteByte(port, 0, '\n');
+  EXPECT_EQ(port.pending(), "");
+  for (size_t i = 0; i < DebugPort::kMaxLine + 1; ++i) WriteByte(port, 0, 'x');
+  EXPECT_EQ(port.pending(), "x");
+}
+
+}  // namespace
+}  // namespace vmm
