@@ -12,7 +12,6 @@
 #include "base/status_matchers.h"
 #include "kvm/system.h"
 #include "memory/guest_memory.h"
-#include "vcpu/initial_state.h"
 
 namespace vmm {
 namespace {
@@ -64,7 +63,21 @@ class VirtualProcessorTest : public testing::Test {
   void Start(std::vector<uint8_t> code) {
     ASSERT_TRUE(memory_->Write(Gpa(0x1000), std::as_bytes(std::span(code))));
     ASSERT_OK_AND_ASSIGN(auto vcpu, vm_->CreateVcpu(0));
-    ASSERT_OK(SetInitialState(*vcpu, {.rip = 0x1000, .rsp = 0x8000}));
+    ASSERT_OK_AND_ASSIGN(kvm_sregs sregs, vcpu->GetSregs());
+    for (kvm_segment* segment : {&sregs.cs, &sregs.ds, &sregs.es, &sregs.ss}) {
+      segment->base = 0;
+      segment->limit = 0xffff'ffff;
+      segment->selector = segment == &sregs.cs ? 0x10 : 0x18;
+      segment->db = 1;
+      segment->g = 1;
+    }
+    sregs.cr0 |= 1;
+    ASSERT_OK(vcpu->SetSregs(sregs));
+    kvm_regs regs{};
+    regs.rip = 0x1000;
+    regs.rsp = 0x8000;
+    regs.rflags = 2;
+    ASSERT_OK(vcpu->SetRegs(regs));
     ASSERT_OK_AND_ASSIGN(vp_, VirtualProcessor::Create(std::move(vcpu), {ports_, memory_bus_, control_}));
     ASSERT_OK(vp_->Start());
   }

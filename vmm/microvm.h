@@ -1,0 +1,67 @@
+// A microVM as a library: create it from a configuration, start it, wait for its end.
+//
+// Shapes   one process each for its devices, one thread for each virtual processor, one event-loop thread.
+// Threads  Create, Start, Wait and the destructor: the owner's. Stop, stats: any. on_end: called on the event-loop thread.
+// Trust    the configuration has been validated (vmm/config); the kernel, the initramfs and the guest are hostile.
+// Errors   Create, Start: Status whose code tells the stage: INVALID_ARGUMENT an image was refused; NOT_FOUND,
+//          PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED the host lacks something; RESOURCE_EXHAUSTED not to be
+//          had; else our fault. ExitStatusOf in vmm/cli/exit_status.h maps them.
+//
+// Signals: SIGRTMIN is ours (an empty handler); everything else is left to the program. A device process is a re-execution
+// of `device_executable`, whose main must call RunDeviceProcess when it is started as `... device KIND ...`.
+#ifndef VMM_VMM_MICROVM_H_
+#define VMM_VMM_MICROVM_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "devices/machine_control.h"
+#include "vmm/config/vm_config.h"
+#include "vmm/machine/lifecycle.h"
+
+namespace vmm {
+
+struct MicroVmStats {
+  struct Processor {
+    uint64_t pio_exits = 0;
+    uint64_t mmio_exits = 0;
+    uint64_t interrupted = 0;
+    uint64_t other_exits = 0;
+    uint64_t unclaimed = 0;
+  };
+  std::vector<Processor> processors;
+};
+
+class MicroVm {
+ public:
+  struct Options {
+    // The machine has ended; called once.
+    std::function<void(const EndReport&)> on_end;
+    // Started for each device process. Empty: the running program.
+    std::string device_executable;
+    // The person at the terminal may end the machine by Ctrl-A x.
+    bool interactive = false;
+  };
+
+  static absl::StatusOr<std::unique_ptr<MicroVm>> Create(const VmConfig& config, Options options);
+  virtual ~MicroVm() = default;
+
+  virtual absl::Status Start() = 0;
+  // Until the machine has ended and its device processes are gone. A second call returns the same at once.
+  virtual EndReport Wait() = 0;
+  // Ends the machine as if its plug were pulled. Idempotent.
+  virtual void Stop() noexcept = 0;
+  [[nodiscard]] virtual MicroVmStats stats() const = 0;
+};
+
+// True if `argv` is that of a device process; then `exit_code` is what main returns, at once.
+[[nodiscard]] bool RunDeviceProcess(int argc, char** argv, int& exit_code);
+
+}  // namespace vmm
+
+#endif  // VMM_VMM_MICROVM_H_
