@@ -1,0 +1,378 @@
+#include "vmm/config/validate.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <set>
+#include <vector>
+
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/message.h>
+#include <google/protobuf/unknown_field_set.h>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
+#include "base/owned_fd.h"
+
+namespace vmm {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+
+constexpr uint64_t kMib = 1024 * 1024;
+
+std::string Because(int error) { return std::string(ErrnoStatus(error, "").message()); }
+
+struct FileId {
+  dev_t device;
+  ino_t inode;
+  bool operator==(const FileId&) const = default;
+};
+
+class Validator final {
+ public:
+  Validator(config::VmConfig& message, const std::string& base_dir, const FieldOrigins& origins, const HostLimits& host,
+            Problems& problems)
+      : message_(message), base_dir_(base_dir), origins_(origins), host_(host), problems_(problems) {}
+
+  VmConfig Run() {
+    CheckShape(message_, "");
+    Name();
+    Memory();
+    Processors();
+    Boot();
+    Devices();
+    Sandbox();
+    Logging();
+    return std::move(result_);
+  }
+
+ private:
+  void Report(const std::string& path, absl::string_view what) { problems_.Add(origins_.Where(path), path, what); }
+
+  // Unknown fields and enum numbers reach us through the library only: files and flags are built by name.
+  void CheckShape(const google::protobuf::Message& message, const std::string& path) {
+    const Reflection& reflection = *message.GetReflection();
+    if (!reflection.GetUnknownFields(message).empty()) {
+      Report(path, absl::StrCat("holds a field that the schema lacks (number ",
+                                reflection.GetUnknownFields(message).field(0).number(), ")"));
+    }
+    std::vector<const FieldDescriptor*> fields;
+    reflection.ListFields(message, &fields);
+    for (const FieldDescriptor* field : fields) {
+      const std::string field_path = path.empty() ? field->name() : absl::StrCat(path, ".", field->name());
+      const int count = field->is_repeated() ? reflection.FieldSize(message, field) : 1;
+      for (int i = 0; i < count; ++i) {
+        if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+          CheckShape(field->is_repeated() ? reflection.GetRepeatedMessage(message, field, i)
+                                          : reflection.GetMessage(message, field),
+                     field_path);
+        } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
+          const int number = field->is_repeated() ? reflection.GetRepeatedEnumValue(message, field, i)
+                                                  : reflection.GetEnumValue(message, field);
+          if (field->enum_type()->FindValueByNumber(number) == nullptr) {
+            Report(field_path, absl::StrCat("unknown value ", number));
+          }
+        }
+      }
+    }
+  }
+
+  void Name() {
+    if (!message_.has_name()) message_.set_name("vm");
+    const std::string& name = message_.name();
+    const auto good = [](char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_'; };
+    if (name.empty()) {
+      Report("name", "is empty");
+    } else if (!std::all_of(name.begin(), name.end(), good)) {
+      Report("name", absl::StrCat("may hold letters, digits, '-' and '_' only (", Quote(name), ")"));
+    } else if (name.size() > kMaxNameBytes) {
+      Report("name", absl::StrCat("is longer than ", kMaxNameBytes, " characters (", name.size(), ")"));
+    }
+    result_.name = name;
+  }
+
+  void Memory() {
+    config::Memory& memory = *message_.mutable_memory();
+    if (!memory.has_huge_pages()) memory.set_huge_pages(config::Memory::NONE);
+    const uint64_t mib = memory.size_mib();
+    bool sane = false;
+    if (!memory.has_size_mib()) {
+      Report("memory.size_mib", "is missing: say how much RAM the guest gets");
+    } else if (mib < kMinMemoryMib || mib > kMaxMemoryMib) {
+      Report("memory.size_mib", absl::StrCat("must be ", kMinMemoryMib, " to ", kMaxMemoryMib, " (", mib, ")"));
+    } else {
+      sane = true;
+      result_.memory.bytes = mib * kMib;
+    }
+    const uint64_t host_mib = host_.memory_bytes / kMib;
+    if (sane && !memory.overcommit() && result_.memory.bytes > host_.memory_bytes) {
+      Report("memory.size_mib", absl::StrCat("is more than the host's memory of ", host_mib,
+                                             " MiB (", mib, "); memory.overcommit: true allows it"));
+    }
+
+    uint64_t page_mib = 0;
+    switch (memory.huge_pages()) {
+      case config::Memory::TRANSPARENT: result_.memory.huge_pages = HugePages::kTransparent; break;
+      case config::Memory::SIZE_2M: result_.memory.huge_pages = HugePages::k2MiB; page_mib = 2; break;
+      case config::Memory::SIZE_1G: result_.memory.huge_pages = HugePages::k1GiB; page_mib = 1024; break;
+      default: break;
+    }
+    const std::string pages = config::Memory::HugePages_Name(memory.huge_pages());
+    if (sane && page_mib != 0 && mib % page_mib != 0) {
+      Report("memory.huge_pages", absl::StrCat(pages, " does not divide memory.size_mib (", mib, ")"));
+    }
+    if (memory.mergeable() && page_mib != 0) {
+      Report("memory.mergeable", absl::StrCat("contradicts memory.huge_pages: the host never merges ", pages, " pages"));
+    }
+    if (memory.lock() && memory.has_prefault() && !memory.prefault()) {
+      Report("memory.prefault", "is false and contradicts memory.lock, which implies it");
+    }
+    if (memory.overcommit() && memory.lock()) Report("memory.overcommit", "contradicts memory.lock");
+    if (memory.overcommit() && memory.prefault()) Report("memory.overcommit", "contradicts memory.prefault");
+    if (memory.overcommit() && page_mib != 0) {
+      Report("memory.overcommit", absl::StrCat("contradicts memory.huge_pages: ", pages, " pages are reserved"));
+    }
+    result_.memory.prefault = memory.prefault() || memory.lock();
+    result_.memory.lock = memory.lock();
+    result_.memory.mergeable = memory.mergeable();
+  }
+
+  void Processors() {
+    config::Processors& processors = *message_.mutable_processors();
+    if (!processors.has_count()) processors.set_count(1);
+    if (processors.count() < 1 || processors.count() > kMaxProcessors) {
+      Report("processors.count", absl::StrCat("must be 1 to ", kMaxProcessors, " (", processors.count(), ")"));
+    }
+    result_.processors = processors.count();
+  }
+
+  // False, and reported, where no file can have that name.
+  bool PathIsSane(const std::string& path, const std::string& value) {
+    if (value.empty()) {
+      Report(path, "is empty");
+    } else if (value.find('\0') != std::string::npos) {
+      Report(path, "holds a NUL character");
+    } else {
+      return true;
+    }
+    return false;
+  }
+
+  [[nodiscard]] std::string Resolve(const std::string& path, const std::string& value) const {
+    if (value.empty() || value[0] == '/' || base_dir_.empty() || origins_.FromFlag(path)) return value;
+    return absl::StrCat(base_dir_, base_dir_.back() == '/' ? "" : "/", value);
+  }
+
+  // Its size; 0, and reported, where it cannot be used.
+  uint64_t CheckInput(const std::string& path, const std::string& file) {
+    // O_NONBLOCK: opening a FIFO must not wait for somebody to write to it.
+    const OwnedFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+    const int error = errno;
+    if (!fd.valid()) {
+      Report(path, absl::StrCat("cannot open ", QuotePath(file), Because(error)));
+      return 0;
+    }
+    struct stat about{};
+    if (::fstat(fd.get(), &about) != 0 || !S_ISREG(about.st_mode)) {
+      Report(path, absl::StrCat(S_ISDIR(about.st_mode) ? "is a directory" : "is not a regular file", " (", QuotePath(file), ")"));
+      return 0;
+    }
+    if (about.st_size == 0) {
+      Report(path, absl::StrCat("is an empty file (", QuotePath(file), ")"));
+      return 0;
+    }
+    inputs_.push_back({path, {about.st_dev, about.st_ino}});
+    return static_cast<uint64_t>(about.st_size);
+  }
+
+  // A file that will be written: nothing is created here.
+  void CheckOutput(const std::string& path, const std::string& file) {
+    struct stat about{};
+    if (::stat(file.c_str(), &about) == 0) {
+      if (S_ISDIR(about.st_mode)) return Report(path, absl::StrCat("is a directory (", QuotePath(file), ")"));
+      if (::access(file.c_str(), W_OK) != 0) return Report(path, absl::StrCat("is not writable (", QuotePath(file), ")"));
+      const FileId id{about.st_dev, about.st_ino};
+      for (const Used& input : inputs_) {
+        if (input.id == id) return Report(path, absl::StrCat("is the same file as ", input.path, " (", QuotePath(file), ")"));
+      }
+      return;
+    }
+    const int error = errno;
+    const size_t slash = file.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : file.substr(0, slash);
+    if (error != ENOENT) {
+      return Report(path, absl::StrCat("cannot use ", QuotePath(file), Because(error)));
+    }
+    if (::stat(folder.c_str(), &about) != 0 || !S_ISDIR(about.st_mode)) {
+      return Report(path, absl::StrCat("there is no folder ", QuotePath(folder)));
+    }
+    if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+      Report(path, absl::StrCat("cannot create a file in ", QuotePath(folder)));
+    }
+  }
+
+  void Boot() {
+    config::Boot& boot = *message_.mutable_boot();
+    uint64_t image_bytes = 0;
+    if (!boot.has_kernel()) {
+      Report("boot.kernel", "is missing: name a kernel image");
+    } else if (PathIsSane("boot.kernel", boot.kernel())) {
+      boot.set_kernel(Resolve("boot.kernel", boot.kernel()));
+      image_bytes += CheckInput("boot.kernel", boot.kernel());
+    }
+    if (boot.has_initramfs() && PathIsSane("boot.initramfs", boot.initramfs())) {
+      boot.set_initramfs(Resolve("boot.initramfs", boot.initramfs()));
+      const uint64_t bytes = CheckInput("boot.initramfs", boot.initramfs());
+      image_bytes += bytes;
+      if (inputs_.size() == 2 && inputs_[0].id == inputs_[1].id) {
+        Report("boot.initramfs", absl::StrCat("is the same file as boot.kernel (", QuotePath(boot.initramfs()), ")"));
+      }
+    }
+    if (result_.memory.bytes != 0 && image_bytes >= result_.memory.bytes) {
+      Report("memory.size_mib", absl::StrCat("cannot hold the kernel and initramfs of ", image_bytes, " bytes (",
+                                             message_.memory().size_mib(), ")"));
+    }
+    const std::string& line = boot.command_line();
+    if (line.size() > kMaxCommandLineBytes) {
+      Report("boot.command_line", absl::StrCat("is longer than ", kMaxCommandLineBytes, " bytes (", line.size(), ")"));
+    }
+    const auto bad = [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)) && c != '\t'; };
+    if (std::any_of(line.begin(), line.end(), bad)) {
+      Report("boot.command_line", absl::StrCat("holds a control character (", Quote(line), ")"));
+    }
+    result_.boot.kernel = boot.kernel();
+    result_.boot.initramfs = boot.initramfs();
+    result_.boot.command_line = line;
+  }
+
+  void Devices() {
+    config::Devices& devices = *message_.mutable_devices();
+    config::Serial& serial = *devices.mutable_serial();
+    result_.serial.enabled = !serial.disabled();
+    if (serial.disabled()) {
+      if (serial.has_output()) Report("devices.serial.output", "contradicts devices.serial.disabled");
+      if (serial.has_path()) Report("devices.serial.path", "contradicts devices.serial.disabled");
+      if (serial.has_on_failure()) Report("devices.serial.on_failure", "contradicts devices.serial.disabled");
+    } else {
+      if (!serial.has_output()) serial.set_output(config::Serial::STDIO);
+      if (!serial.has_on_failure()) serial.set_on_failure(config::STOP);
+      const bool to_file = serial.output() == config::Serial::FILE;
+      if (serial.has_path() && !to_file) {
+        Report("devices.serial.path", absl::StrCat("contradicts devices.serial.output, which is ",
+                                                   config::Serial::Output_Name(serial.output()), " and not FILE"));
+      } else if (to_file && !serial.has_path()) {
+        Report("devices.serial.path", "is missing: devices.serial.output is FILE");
+      } else if (to_file && PathIsSane("devices.serial.path", serial.path())) {
+        serial.set_path(Resolve("devices.serial.path", serial.path()));
+        CheckOutput("devices.serial.path", serial.path());
+      }
+    }
+    switch (serial.output()) {
+      case config::Serial::FILE: result_.serial.output = SerialOutput::kFile; break;
+      case config::Serial::NULL_: result_.serial.output = SerialOutput::kNull; break;
+      default: result_.serial.output = SerialOutput::kStdio; break;
+    }
+    result_.serial.path = serial.path();
+    result_.serial.on_failure = serial.on_failure() == config::DETACH ? OnFailure::kDetach : OnFailure::kStop;
+    result_.pvpanic = !devices.pvpanic().disabled();
+    result_.debug_port = devices.debug_port().enabled();
+  }
+
+  void Sandbox() {
+    config::Sandbox& sandbox = *message_.mutable_sandbox();
+    if (!sandbox.has_mode()) sandbox.set_mode(config::Sandbox::ENFORCE);
+    result_.sandbox.log_only = sandbox.mode() == config::Sandbox::LOG;
+    std::set<int> seen;
+    for (int i = 0; i < sandbox.waive_size(); ++i) {
+      const config::Sandbox::Layer layer = sandbox.waive(i);
+      const std::string path = absl::StrCat("sandbox.waive[", i, "]");
+      if (!seen.insert(layer).second) {
+        Report(path, absl::StrCat("names a layer twice (", config::Sandbox::Layer_Name(layer), ")"));
+      }
+      switch (layer) {
+        case config::Sandbox::NAMESPACES: result_.sandbox.waive_namespaces = true; break;
+        case config::Sandbox::EMPTY_ROOT: result_.sandbox.waive_empty_root = true; break;
+        case config::Sandbox::SECCOMP: result_.sandbox.waive_seccomp = true; break;
+        case config::Sandbox::LAYER_UNSPECIFIED: Report(path, "names no layer (LAYER_UNSPECIFIED)"); break;
+        default: break;  // CheckShape has refused it
+      }
+    }
+    if (result_.sandbox.log_only && result_.sandbox.waive_seccomp) {
+      Report("sandbox.mode", "is LOG and contradicts sandbox.waive, which leaves SECCOMP out");
+    }
+  }
+
+  void Logging() {
+    config::Logging& logging = *message_.mutable_logging();
+    if (!logging.has_level()) logging.set_level(config::Logging::INFO);
+    if (!logging.has_format()) logging.set_format(config::Logging::TEXT);
+    switch (logging.level()) {
+      case config::Logging::ERROR: result_.logging.level = LogLevel::kError; break;
+      case config::Logging::WARNING: result_.logging.level = LogLevel::kWarning; break;
+      case config::Logging::DEBUG: result_.logging.level = LogLevel::kDebug; break;
+      default: result_.logging.level = LogLevel::kInfo; break;
+    }
+    result_.logging.format = logging.format() == config::Logging::JSON ? LogFormat::kJson : LogFormat::kText;
+    if (!logging.has_file()) return;
+    if (!PathIsSane("logging.file", logging.file())) return;
+    logging.set_file(Resolve("logging.file", logging.file()));
+    CheckOutput("logging.file", logging.file());
+    if (result_.serial.output == SerialOutput::kFile && SameFile(result_.serial.path, logging.file())) {
+      Report("logging.file", absl::StrCat("is the same file as devices.serial.path (", QuotePath(logging.file()), ")"));
+    }
+    result_.logging.file = logging.file();
+  }
+
+  [[nodiscard]] static bool SameFile(const std::string& a, const std::string& b) {
+    if (a == b) return true;
+    struct stat about_a{}, about_b{};
+    if (::stat(a.c_str(), &about_a) != 0 || ::stat(b.c_str(), &about_b) != 0) return false;
+    // Both may well go to /dev/null.
+    return S_ISREG(about_a.st_mode) && about_a.st_dev == about_b.st_dev && about_a.st_ino == about_b.st_ino;
+  }
+
+  struct Used {
+    std::string path;
+    FileId id;
+  };
+
+  config::VmConfig& message_;
+  const std::string base_dir_;
+  const FieldOrigins& origins_;
+  const HostLimits host_;
+  Problems& problems_;
+  VmConfig result_;
+  std::vector<Used> inputs_;
+};
+
+}  // namespace
+
+HostLimits ThisHost() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES);
+  const long page_bytes = ::sysconf(_SC_PAGESIZE);
+  return {.memory_bytes = pages > 0 && page_bytes > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(page_bytes) : 0};
+}
+
+VmConfig ValidateMessage(config::VmConfig& message, const std::string& base_dir, const FieldOrigins& origins,
+                         const HostLimits& host, Problems& problems) {
+  return Validator(message, base_dir, origins, host, problems).Run();
+}
+
+absl::StatusOr<VmConfig> ValidateConfig(const config::VmConfig& message, const std::string& base_dir,
+                                        const HostLimits& host) {
+  Problems problems;
+  config::VmConfig copy = message;
+  VmConfig result = ValidateMessage(copy, base_dir, FieldOrigins(""), host, problems);
+  if (!problems.empty()) return problems.ToStatus();
+  return result;
+}
+
+}  // namespace vmm
