@@ -1,0 +1,53 @@
+#include "vmm/run/terminal.h"
+
+#include <signal.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+namespace vmm {
+namespace {
+
+// What the crash handlers give back. Written before they are installed.
+termios g_saved;
+
+constexpr int kCrashSignals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP};
+
+void RestoreAndDie(int signal) {
+  ::tcsetattr(STDIN_FILENO, TCSANOW, &g_saved);
+  ::raise(signal);  // SA_RESETHAND: now the default action, with its core dump and its status
+}
+
+}  // namespace
+
+RawTerminal::RawTerminal() {
+  if (::isatty(STDIN_FILENO) == 0 || ::tcgetpgrp(STDIN_FILENO) != ::getpgrp()) return;
+  if (::tcgetattr(STDIN_FILENO, &g_saved) != 0) return;
+  for (const int signal : kCrashSignals) {
+    struct sigaction action{};
+    action.sa_handler = &RestoreAndDie;
+    action.sa_flags = SA_RESETHAND | SA_NODEFER;
+    ::sigaction(signal, &action, nullptr);
+  }
+  active_ = true;
+  Reenter();
+}
+
+void RawTerminal::Reenter() {
+  if (!active_) return;
+  termios raw = g_saved;
+  ::cfmakeraw(&raw);
+  // TCSANOW: what the person has typed ahead is the guest's.
+  ::tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+  SetLogCarriageReturn(CurrentLogConfig().fd == STDERR_FILENO && ::isatty(STDERR_FILENO) != 0);
+}
+
+RawTerminal::~RawTerminal() {
+  if (!active_) return;
+  ::tcsetattr(STDIN_FILENO, TCSADRAIN, &g_saved);
+  SetLogCarriageReturn(false);
+  for (const int signal : kCrashSignals) ::signal(signal, SIG_DFL);
+}
+
+}  // namespace vmm
