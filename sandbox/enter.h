@@ -1,0 +1,34 @@
+// The inner half of a device's sandbox: the first thing that a spawned device process does, before its first guest byte.
+//
+// Shapes   not dumpable; exactly the expected descriptors; no capability, no_new_privs, pid 1, empty root (all checked,
+//          not assumed); Landlock denies everything where the kernel has it; then the seccomp filter, last.
+// Threads  before the process has others.
+// Trust    the caller is our own code; everything after this call may be under a guest's control.
+// Errors   Status "<verb> <object>"; the caller must exit. Nothing here is skipped but by JailOptions.
+#ifndef VMM_SANDBOX_ENTER_H_
+#define VMM_SANDBOX_ENTER_H_
+
+#include <span>
+
+#include "absl/status/status.h"
+#include "sandbox/jail_options.h"
+#include "sandbox/seccomp_policy.h"
+
+namespace vmm {
+
+struct DeviceSandboxPolicy {
+  const char* process_name;  // at most 15 characters, seen in ps
+  const SeccompPolicy& seccomp;
+  // Every descriptor that may be open, besides 0, 1 and 2: those handed over, and what was created before this call.
+  std::span<const int> descriptors;
+};
+
+absl::Status EnterDeviceSandbox(const DeviceSandboxPolicy& policy, const JailOptions& options);
+
+// The last step alone, for processes that are not devices. `log_only`: what would kill is logged by the kernel and allowed.
+// All threads of the process get the filter, or none does.
+absl::Status InstallSeccomp(const SeccompPolicy& policy, bool log_only);
+
+}  // namespace vmm
+
+#endif  // VMM_SANDBOX_ENTER_H_

@@ -1,0 +1,34 @@
+// Compiles a seccomp policy file to a BPF program for x86-64. Build time only: the processes carry the program.
+//
+// Shapes   one rule a line; `#` starts a comment. What no line allows kills the process, and so do the i386 and x32 ABIs.
+//            include common.policy                                     another file's rules, here
+//            read                                                      allowed whatever its arguments are
+//            mmap: prot & PROT_EXEC == 0 && flags & MAP_SHARED == 0    all comparisons hold
+//            fcntl: cmd in {F_GETFL, F_GETFD}                          one of
+//            sendto: fd == 3                                           a second line for the same call: or
+//            clone3 -> errno ENOSYS                                    refused with an error instead of killed for
+// Units    arguments are compared as 64 bits: what the kernel cuts to 32 must have a zero upper half, or it kills.
+// Trust    policies are ours; a mistake stops the build.
+// Errors   INVALID_ARGUMENT "<file>:<line>: <what>".
+#ifndef VMM_SANDBOX_POLICY_COMPILER_H_
+#define VMM_SANDBOX_POLICY_COMPILER_H_
+
+#include <linux/filter.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace vmm {
+
+// The text of the policy file of that name.
+using PolicyReader = std::function<absl::StatusOr<std::string>(absl::string_view file)>;
+
+absl::StatusOr<std::vector<sock_filter>> CompilePolicy(absl::string_view file, const PolicyReader& reader);
+
+}  // namespace vmm
+
+#endif  // VMM_SANDBOX_POLICY_COMPILER_H_

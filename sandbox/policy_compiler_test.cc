@@ -1,0 +1,115 @@
+#include "sandbox/policy_compiler.h"
+
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/seccomp.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "absl/status/status.h"
+#include "base/status_matchers.h"
+#include "sandbox/bpf_evaluator.h"
+
+namespace vmm {
+namespace {
+
+using Files = std::map<std::string, std::string>;
+
+absl::StatusOr<std::vector<sock_filter>> Compile(const Files& files) {
+  return CompilePolicy("a.policy", [&](absl::string_view file) -> absl::StatusOr<std::string> {
+    const auto found = files.find(std::string(file));
+    if (found == files.end()) return absl::NotFoundError("no such file");
+    return found->second;
+  });
+}
+
+uint32_t Ask(const std::vector<sock_filter>& program, int call, std::initializer_list<uint64_t> arguments = {},
+             uint32_t arch = AUDIT_ARCH_X86_64) {
+  seccomp_data data{};
+  data.nr = call;
+  data.arch = arch;
+  std::copy(arguments.begin(), arguments.end(), data.args);
+  return EvaluateBpf(program, data).value();
+}
+
+TEST(CompilePolicyTest, WhatNoRuleAllowsKills) {
+  ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "read\n"}}));
+  EXPECT_EQ(Ask(program, SYS_read), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(program, SYS_write), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, 100'000), SECCOMP_RET_KILL_PROCESS);
+}
+
+TEST(CompilePolicyTest, OtherArchitecturesAndX32Kill) {
+  ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "read\nrestart_syscall\n"}}));
+  EXPECT_EQ(Ask(program, 3, {}, AUDIT_ARCH_I386), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, 0, {}, AUDIT_ARCH_I386), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, 0x40000000 | SYS_read), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, -1), SECCOMP_RET_KILL_PROCESS);
+}
+
+TEST(CompilePolicyTest, ComparesMaskedArguments) {
+  ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy",
+      "mmap: prot & PROT_EXEC == 0 && flags & MAP_SHARED|MAP_ANONYMOUS == MAP_ANONYMOUS  # a comment\n"}}));
+  EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS}), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE}), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS}), SECCOMP_RET_KILL_PROCESS);
+}
+
+TEST(CompilePolicyTest, SetIsAnyOfItsMembersAndLinesAreAlternatives) {
+  ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "fcntl: fd == 3 && cmd in {F_GETFL, F_GETFD}\nfcntl: fd == 4\n"}}));
+  EXPECT_EQ(Ask(program, SYS_fcntl, {3, F_GETFL}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(program, SYS_fcntl, {3, F_GETFD}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(program, SYS_fcntl, {3, F_SETFL}), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, SYS_fcntl, {4, F_SETFL}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(program, SYS_fcntl, {0x1'0000'0003, F_GETFL}), SECCOMP_RET_KILL_PROCESS);
+}
+
+TEST(CompilePolicyTest, ErrnoRefusesInsteadOfKilling) {
+  ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "clone3 -> errno ENOSYS\n"}}));
+  EXPECT_EQ(Ask(program, SYS_clone3), SECCOMP_RET_ERRNO | ENOSYS);
+}
+
+TEST(CompilePolicyTest, IncludeAddsTheOtherFilesRules) {
+  ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "include b.policy\nread\n"}, {"b.policy", "write: fd == 0x2\n"}}));
+  EXPECT_EQ(Ask(program, SYS_write, {2}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(program, SYS_read), SECCOMP_RET_ALLOW);
+}
+
+struct Mistake {
+  const char* name;
+  const char* text;
+  const char* message;
+};
+class CompilePolicyMistakeTest : public ::testing::TestWithParam<Mistake> {};
+TEST_P(CompilePolicyMistakeTest, IsNamedWithFileAndLine) {
+  const Files files = {{"a.policy", GetParam().text}, {"b.policy", "read\n\nbogus\n"}, {"c.policy", "include c.policy\n"}};
+  EXPECT_THAT(Compile(files), StatusIs(absl::StatusCode::kInvalidArgument, GetParam().message));
+}
+INSTANTIATE_TEST_SUITE_P(
+    All, CompilePolicyMistakeTest,
+    ::testing::Values(
+        Mistake{"UnknownCall", "read\nraed\n", "a.policy:2: x86-64 has no system call 'raed'"},
+        Mistake{"UnknownArgument", "mmap: port == 0", "a.policy:1: 'mmap' has no argument named 'port'"},
+        Mistake{"UnknownConstant", "mmap: prot == PROT_EXEK", "a.policy:1: 'PROT_EXEK' is neither a number nor a known constant"},
+        Mistake{"NoComparison", "mmap: prot", "a.policy:1: 'prot' has no comparison"},
+        Mistake{"ImpossibleMask", "mmap: prot & PROT_EXEC == PROT_READ", "a.policy:1: can never hold"},
+        Mistake{"SameArgumentTwice", "mmap: prot & PROT_EXEC == 0 && prot != 7", "a.policy:1: one comparison an argument"},
+        Mistake{"Shadowed", "read\nread: fd == 3\n", "a.policy:2: 'read' has a rule already (line 1 of a.policy)"},
+        Mistake{"Shadowing", "read: fd == 3\nread\n", "a.policy:2: 'read' has a rule already (line 1 of a.policy)"},
+        Mistake{"BadAction", "read -> trap", "a.policy:1: the only other action"},
+        Mistake{"BadErrno", "read -> errno EBANANA", "a.policy:1: unknown error name 'EBANANA'"},
+        Mistake{"MissingFile", "include none.policy", "a.policy:1: no such file"},
+        Mistake{"InIncluded", "include b.policy", "b.policy:3: x86-64 has no system call 'bogus'"},
+        Mistake{"Loop", "include c.policy", "c.policy:1: files include each other"}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace vmm
