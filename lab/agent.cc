@@ -457,7 +457,6 @@ class Relay {
  private:
   struct Stream {
     uint32_t type;
-    uint32_t number;
     size_t window = kWindowBytes;
   };
 
@@ -663,7 +662,7 @@ class Relay {
   const int port_, signals_;
   const Start* start_ = nullptr;
   Child child_;
-  Stream out_ = {kOutput, 1}, err_ = {kError, 2};
+  Stream out_ = {kOutput}, err_ = {kError};
   std::string to_port_, from_port_, to_stdin_;
   size_t parsed_ = 0;
   bool attached_ = false, stdin_ended_ = false, exited_ = false;
