@@ -91,7 +91,8 @@ absl::Status InstallSeccomp(const SeccompPolicy& policy, bool log_only) {
   return absl::OkStatus();
 }
 
-absl::Status EnterDeviceSandbox(const DeviceSandboxPolicy& policy, const JailOptions& options) {
+absl::Status EnterDeviceSandbox(const DeviceSandboxPolicy& policy, const JailOptions& options,
+                                const std::function<absl::Status()>& prepare) {
   RETURN_IF_ERROR(ValidateJailOptions(options));
   if (::prctl(PR_SET_NAME, policy.process_name, 0, 0, 0) != 0) return ErrnoStatus(errno, "name process");
   if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return ErrnoStatus(errno, "make process not dumpable");
@@ -100,8 +101,9 @@ absl::Status EnterDeviceSandbox(const DeviceSandboxPolicy& policy, const JailOpt
     return absl::FailedPreconditionError("check sandbox: not alone in a pid namespace");
   }
   if (!options.waive_empty_root) RETURN_IF_ERROR(CheckEmptyRoot());
-  RETURN_IF_ERROR(CheckDescriptors(policy.descriptors));
+  RETURN_IF_ERROR(CheckDescriptors(policy.inherited));
   RETURN_IF_ERROR(LandlockDenyAll());
+  if (prepare) RETURN_IF_ERROR(prepare());
   if (options.waive_seccomp) return absl::OkStatus();
   return InstallSeccomp(policy.seccomp, options.log_only);
 }

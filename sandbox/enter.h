@@ -8,6 +8,7 @@
 #ifndef VMM_SANDBOX_ENTER_H_
 #define VMM_SANDBOX_ENTER_H_
 
+#include <functional>
 #include <span>
 
 #include "absl/status/status.h"
@@ -19,11 +20,13 @@ namespace vmm {
 struct DeviceSandboxPolicy {
   const char* process_name;  // at most 15 characters, seen in ps
   const SeccompPolicy& seccomp;
-  // Every descriptor that may be open, besides 0, 1 and 2: those handed over, and what was created before this call.
-  std::span<const int> descriptors;
+  // Every descriptor that was handed over, besides 0, 1 and 2.
+  std::span<const int> inherited;
 };
 
-absl::Status EnterDeviceSandbox(const DeviceSandboxPolicy& policy, const JailOptions& options);
+// `prepare` runs after all but the seccomp filter: it makes what the filter forbids to make (epoll, timers, mappings).
+absl::Status EnterDeviceSandbox(const DeviceSandboxPolicy& policy, const JailOptions& options,
+                                const std::function<absl::Status()>& prepare = nullptr);
 
 // The last step alone, for processes that are not devices. `log_only`: what would kill is logged by the kernel and allowed.
 // All threads of the process get the filter, or none does.
