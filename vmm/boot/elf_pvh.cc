@@ -126,11 +126,12 @@ absl::StatusOr<LoadedKernel> LoadElfPvh(const ImageFile& kernel, const LoadReque
     if (segment.type == kElfSegmentNote && !entry) {
       ASSIGN_OR_RETURN(entry, FindEntryNote(kernel, segment));
     }
-    if (segment.type != kElfSegmentLoad || segment.memory_bytes == 0) continue;
+    if (segment.type != kElfSegmentLoad) continue;
     if (segment.file_bytes > segment.memory_bytes) {
       return kernel.Refuse(absl::StrCat("ELF segment ", i, " has ", segment.file_bytes, " bytes in the file for ",
                                         segment.memory_bytes, " in memory"));
     }
+    if (segment.memory_bytes == 0) continue;
     if (!kernel.Holds(segment.offset, segment.file_bytes)) {
       return kernel.Refuse(absl::StrCat("ELF segment ", i, " is ", segment.file_bytes, " bytes at offset ", segment.offset,
                                         ", the file has ", kernel.bytes(), " bytes"));

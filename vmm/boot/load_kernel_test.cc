@@ -445,6 +445,7 @@ TEST_F(ElfPvhTest, RefusesBadHeaders) {
       {[](auto& i) { i.header.program_header_offset = UINT64_MAX; },
        "the ELF program header table is 112 bytes at offset 18446744073709551615"},
       {[](auto& i) { i.segments[0].file_bytes = 0x1101; }, "ELF segment 0 has 4353 bytes in the file for 4352 in memory"},
+      {[](auto& i) { i.segments[0].memory_bytes = 0; }, "ELF segment 0 has 256 bytes in the file for 0 in memory"},
       {[](auto& i) { i.segments[0].file_bytes = 0x101; }, "ELF segment 0 is 257 bytes at offset 576, the file has 832 bytes"},
       {[](auto& i) { i.segments[0].offset = UINT64_MAX - 0x10; }, "ELF segment 0 is 256 bytes at offset 18446744073709551599"},
       {[](auto& i) { i.segments[0].type = 6; }, "no ELF segment is to be loaded"},
