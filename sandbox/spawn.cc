@@ -109,7 +109,7 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
   RETURN_IF_ERROR(CheckFdTable(fds, request.limits.open_files));
 
   // In this order: RLIMIT_NOFILE is checked when a descriptor is made, and exec makes none.
-  const internal::SpawnLimit limits[] = {
+  std::vector<internal::SpawnLimit> limits = {
       {RLIMIT_NOFILE, request.limits.open_files},
       {RLIMIT_CORE, 0},
       {RLIMIT_NPROC, request.limits.processes},
@@ -118,6 +118,7 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
       {RLIMIT_MEMLOCK, 0},
       {RLIMIT_MSGQUEUE, 0},
   };
+  std::erase_if(limits, [](const internal::SpawnLimit& limit) { return limit.value == kNoLimit; });
   std::vector<std::string> arguments = request.arguments;
   std::vector<char*> argv = PointersTo(arguments);
   char* no_environment[] = {nullptr};
@@ -138,8 +139,8 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
       .environment = no_environment,
       .fds = fds.data(),
       .fd_count = fds.size(),
-      .limits = limits,
-      .limit_count = std::size(limits),
+      .limits = limits.data(),
+      .limit_count = limits.size(),
       .new_session = !request.keeps_terminal,
       .empty_root = !request.jail.waive_empty_root,
       .lock_secure_bits = namespaces || root,

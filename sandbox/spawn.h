@@ -35,6 +35,7 @@ struct FdMapping {
   int child_fd;
 };
 
+// As the caller's own: raising a limit is a privilege.
 inline constexpr uint64_t kNoLimit = ~uint64_t{0};
 
 struct ProcessLimits {

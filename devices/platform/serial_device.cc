@@ -106,7 +106,8 @@ absl::Status SerialDevice::Launch(const SerialDeviceOptions& options) {
   request.keeps_terminal = ::isatty(options.output_fd) == 1 || (has_input && ::isatty(options.input_fd) == 1);
   if (IsRegularFile(options.output_fd)) request.limits.file_bytes = kNoLimit;
 #ifdef VMM_DYNAMIC_LINK
-  request.limits.address_space_bytes = kNoLimit;  // sanitizers reserve terabytes
+  // Sanitizers reserve terabytes, start a thread and keep their shadow in files.
+  request.limits.address_space_bytes = request.limits.processes = request.limits.file_bytes = kNoLimit;
 #endif
   request.jail = options.jail;
   ASSIGN_OR_RETURN(child_, SpawnDevice(request));

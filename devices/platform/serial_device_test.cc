@@ -162,13 +162,13 @@ class SerialDeviceTest : public ::testing::Test {
 };
 
 TEST_F(SerialDeviceTest, WhatTheGuestWritesComesOut) {
-  Start(Options());
+  ASSERT_NO_FATAL_FAILURE(Start(Options()));
   Print("hello, world\n");
   EXPECT_EQ(ReadAtLeast(output_.read.get(), 13), "hello, world\n");
 }
 
 TEST_F(SerialDeviceTest, ReadsAndInterruptsCrossTheBoundary) {
-  Start(Options());
+  ASSERT_NO_FATAL_FAILURE(Start(Options()));
   Out(uart::kScr, 0x5a);
   EXPECT_EQ(In(uart::kScr), 0x5a);
   OpenPort();
@@ -183,7 +183,7 @@ TEST_F(SerialDeviceTest, InputBeforeThePortIsOpenWaitsAndNothingIsLost) {
   for (int i = 0; i < 500; ++i) absl::StrAppend(&text, i, ",");
   ASSERT_EQ(::write(input_.write.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
   input_.write.Reset();  // the end of the input is not the end of the device
-  Start(Options());
+  ASSERT_NO_FATAL_FAILURE(Start(Options()));
   OpenPort();
   EXPECT_EQ(ReadInput(text.size()), text);
   Print("still here");
@@ -191,7 +191,7 @@ TEST_F(SerialDeviceTest, InputBeforeThePortIsOpenWaitsAndNothingIsLost) {
 }
 
 TEST_F(SerialDeviceTest, FullPipeHoldsTheGuestBackAndLosesNothing) {
-  Start(Options());
+  ASSERT_NO_FATAL_FAILURE(Start(Options()));
   std::string text;
   while (text.size() < 200'000) absl::StrAppend(&text, text.size(), "\n");
   std::string got;
@@ -216,7 +216,7 @@ TEST_F(SerialDeviceTest, FullPipeHoldsTheGuestBackAndLosesNothing) {
 }
 
 TEST_F(SerialDeviceTest, ShutdownWritesOutWhatIsQueued) {
-  Start(Options());
+  ASSERT_NO_FATAL_FAILURE(Start(Options()));
   std::vector<TrappedByteWrite> writes(3000, {0, 'z'});
   device_->device().WriteBytes(writes);
   StopLoop();
@@ -235,7 +235,7 @@ TEST_F(SerialDeviceTest, FileTakesOutputAndGivesInput) {
   SerialDeviceOptions options = Options();
   options.input_fd = in.get();
   options.output_fd = out.get();
-  Start(options);
+  ASSERT_NO_FATAL_FAILURE(Start(options));
   OpenPort();
   EXPECT_EQ(ReadInput(11), "from a file");
   Print(" to a file");
@@ -251,14 +251,14 @@ TEST_F(SerialDeviceTest, WorksWithoutInputAndWithNullOutput) {
   SerialDeviceOptions options = Options();
   options.input_fd = -1;
   options.output_fd = null.get();
-  Start(options);
+  ASSERT_NO_FATAL_FAILURE(Start(options));
   Print(std::string(10'000, 'x'));
   EXPECT_EQ(In(uart::kLsr), uart::kLsrThre | uart::kLsrTemt);
   EXPECT_FALSE(device_->device().failed());
 }
 
 TEST_F(SerialDeviceTest, ReaderThatGoesAwayDoesNotEndTheDevice) {
-  Start(Options());
+  ASSERT_NO_FATAL_FAILURE(Start(Options()));
   output_.read.Reset();
   Print(std::string(10'000, 'x'));
   EXPECT_FALSE(device_->device().failed());
@@ -277,7 +277,7 @@ TEST_F(SerialDeviceTest, TerminalWorksBothWaysAndKeepsItsFlags) {
   SerialDeviceOptions options = Options();
   options.input_fd = options.output_fd = terminal.get();
   options.interactive = true;
-  Start(options);
+  ASSERT_NO_FATAL_FAILURE(Start(options));
   EXPECT_EQ(::fcntl(terminal.get(), F_GETFL), flags);
   OpenPort();
   Print("login: ");
@@ -291,7 +291,7 @@ TEST_F(SerialDeviceTest, TerminalWorksBothWaysAndKeepsItsFlags) {
 }
 
 TEST_F(SerialDeviceTest, KilledProcessIsReportedOnceByItsSignal) {
-  Start(Options());
+  ASSERT_NO_FATAL_FAILURE(Start(Options()));
   Print("some");
   const pid_t pid = device_->pid();
   ::kill(pid, SIGKILL);
@@ -308,7 +308,7 @@ TEST_F(SerialDeviceTest, KilledProcessIsReportedOnceByItsSignal) {
 }
 
 TEST_F(SerialDeviceTest, IdleProcessThatIsKilledIsReportedToo) {
-  Start(Options());
+  ASSERT_NO_FATAL_FAILURE(Start(Options()));
   ::kill(device_->pid(), SIGKILL);
   ASSERT_TRUE(failed_.WaitForNotificationWithTimeout(absl::Seconds(5)));
   EXPECT_THAT(failure_, HasSubstr("ended by signal 9 (Killed)"));
@@ -317,7 +317,7 @@ TEST_F(SerialDeviceTest, IdleProcessThatIsKilledIsReportedToo) {
 TEST_F(SerialDeviceTest, StoppedProcessCostsOneDeadlineAndIsReportedOnce) {
   SerialDeviceOptions options = Options();
   options.deadline_ms = 200;
-  Start(options);
+  ASSERT_NO_FATAL_FAILURE(Start(options));
   ::kill(device_->pid(), SIGSTOP);
   const absl::Time start = absl::Now();
   for (int i = 0; i < 1000; ++i) {
@@ -345,7 +345,7 @@ TEST_F(SerialDeviceTest, PrivateMemoryIsSmall) {
 #ifdef VMM_DYNAMIC_LINK
   GTEST_SKIP() << "static executables (a sanitizer build has none)";
 #endif
-  Start(Options());
+  ASSERT_NO_FATAL_FAILURE(Start(Options()));
   Print(std::string(5000, 'x'));
   std::ifstream stream(absl::StrCat("/proc/", device_->pid(), "/smaps_rollup"));
   // File pages do not count: the product shares them with the monitor, which runs the same file.

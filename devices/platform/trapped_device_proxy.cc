@@ -6,11 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 
 namespace vmm {
 namespace {
@@ -42,31 +42,34 @@ TrappedDeviceProxy::TrappedDeviceProxy(OwnedFd socket, const PublishedPage* page
 
 bool TrappedDeviceProxy::Begin() noexcept {
   if (failed()) return false;
-  bool mine;
   {
-    absl::MutexLock lock(&mutex_);
-    mine = mutex_.AwaitWithTimeout(absl::Condition(this, &TrappedDeviceProxy::Idle), absl::Milliseconds(deadline_ms_));
+    std::unique_lock lock(mutex_);
+    const bool free =
+        turn_.wait_for(lock, std::chrono::milliseconds(deadline_ms_), [this] { return !busy_ || failed(); });
     if (failed()) return false;
-    if (mine) busy_ = true;
+    if (free) return busy_ = true;
   }
-  if (!mine) Fail(absl::StrCat("other processors' accesses took more than ", deadline_ms_, " ms"));
-  return mine;
+  Fail(absl::StrCat("other processors' accesses took more than ", deadline_ms_, " ms"));
+  return false;
 }
 
 void TrappedDeviceProxy::End(Failure failure) noexcept {
-  const bool bad = !failure.empty();
   // Before the turn ends: the next one finds it failed and does not use the socket.
-  if (bad) Fail(std::move(failure));
-  absl::MutexLock lock(&mutex_);
-  busy_ = false;
+  if (!failure.empty()) Fail(std::move(failure));
+  {
+    const std::lock_guard lock(mutex_);
+    busy_ = false;
+  }
+  turn_.notify_one();
 }
 
 void TrappedDeviceProxy::Fail(Failure failure) noexcept {
   {
-    // Under the lock only so that waiters look at failed_ again.
-    absl::MutexLock lock(&mutex_);
+    // Under the lock, so that no waiter goes to sleep after it looked.
+    const std::lock_guard lock(mutex_);
     if (failed_.exchange(true, std::memory_order_acq_rel)) return;
   }
+  turn_.notify_all();
   if (on_failed_) on_failed_(failure);
 }
 
@@ -184,9 +187,10 @@ void TrappedDeviceProxy::WriteBytes(std::span<const TrappedByteWrite> writes) no
 
 void TrappedDeviceProxy::Close() noexcept {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     failed_.store(true, std::memory_order_release);
   }
+  turn_.notify_all();
   ::shutdown(socket_.get(), SHUT_WR);
 }
 

@@ -10,14 +10,13 @@
 #define VMM_DEVICES_PLATFORM_TRAPPED_DEVICE_PROXY_H_
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <span>
 #include <string>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "base/owned_fd.h"
 #include "devices/io_device.h"
 #include "devices/platform/trapped_protocol.h"
@@ -26,7 +25,7 @@ namespace vmm {
 
 class TrappedDeviceProxy final : public IoDevice {
  public:
-  static constexpr int kDefaultDeadlineMs = 500;
+  static constexpr int kDefaultDeadlineMs = 500;  // CLOCK_MONOTONIC: a step of the wall clock must not fail a device
   // `reason` is for people: "no reply to a read within 500 ms".
   using FailureCallback = std::function<void(const std::string& reason)>;
 
@@ -49,7 +48,6 @@ class TrappedDeviceProxy final : public IoDevice {
   // Empty: all is well.
   using Failure = std::string;
 
-  // Deadlines are CLOCK_MONOTONIC: a step of the wall clock must not fail a device.
   [[nodiscard]] bool Begin() noexcept;
   void End(Failure failure) noexcept;
   Failure Send(const TrappedMessage& message, int64_t deadline_ns) noexcept;
@@ -57,7 +55,6 @@ class TrappedDeviceProxy final : public IoDevice {
   [[nodiscard]] bool ReadPublished(uint64_t offset, std::span<std::byte> data) noexcept;
   void CountWrites(uint64_t offset, size_t bytes, uint32_t count) noexcept;
   void Fail(Failure failure) noexcept;
-  [[nodiscard]] bool Idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !busy_ || failed(); }
 
   const OwnedFd socket_;
   const PublishedPage* const page_;
@@ -65,8 +62,10 @@ class TrappedDeviceProxy final : public IoDevice {
   const int deadline_ms_;
 
   // A turn, not a lock: whoever has it may wait in poll(2) while others wait for it with a deadline of their own.
-  absl::Mutex mutex_;
-  bool busy_ ABSL_GUARDED_BY(mutex_) = false;
+  // std::, because its timed wait counts CLOCK_MONOTONIC, and because TSan sees through it (Debian's abseil is built without).
+  std::mutex mutex_;
+  std::condition_variable turn_;
+  bool busy_ = false;  // guarded by mutex_
   // Set once. release/acquire: who sees it set sees the failure's cause reported or being reported.
   std::atomic<bool> failed_{false};
 

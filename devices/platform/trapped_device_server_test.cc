@@ -32,6 +32,7 @@ class CountingModel final : public IoDevice {
 class TrappedDeviceServerTest : public ::testing::Test {
  protected:
   void SetUp() override {
+    server.reset();  // before its loop: a test may start anew
     int fds[2];
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
     monitor = OwnedFd(fds[0]);
@@ -86,7 +87,6 @@ TEST_F(TrappedDeviceServerTest, NonsenseEndsTheLoop) {
     SetUp();
     Send(message);
     loop->Run();  // would not come back
-    server.reset();
   }
   SetUp();
   Send(Message(TrappedKind::kRead, 1, 1), 24);
