@@ -31,7 +31,11 @@ void AppendEscaped(std::string& out, absl::string_view text, bool json) {
     } else if (c == '\n') {
       out += "\\n";
     } else if (byte < 0x20 || byte == 0x7f || byte >= 0x80) {
-      absl::StrAppendFormat(&out, json ? "\\u%04x" : "\\x%02x", byte);
+      if (json) {
+        absl::StrAppendFormat(&out, "\\u%04x", byte);
+      } else {
+        absl::StrAppendFormat(&out, "\\x%02x", byte);
+      }
     } else {
       out.push_back(c);
     }
