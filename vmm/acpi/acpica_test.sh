@@ -70,14 +70,22 @@ for set in "1 all" "1 none" "2 all" "2 none" "64 all" "300 all"; do
   # The interpreter. It makes up its own FADT, which names one DSDT; the order is that of the XSDT.
   names=(DSDT.dat)
   for table in VMMCOM1 VMMPANIC VMMPCIE VMMCONF; do [[ ! -e $table.dat ]] || names+=("$table.dat"); done
-  commands="namespace"
+  commands=(namespace 'evaluate \_S5')
   if [[ $which == all ]]; then
-    commands+=",resources \\_SB.PCI0,resources \\_SB.COM1,resources \\_SB.ECAM,evaluate \\_SB.PCI0._PRT"
+    commands+=('resources \_SB.PCI0' 'resources \_SB.COM1' 'resources \_SB.ECAM' 'evaluate \_SB.PCI0._PRT')
   fi
-  acpiexec -b "$commands" "${names[@]}" >run 2>&1 || { cat run >&2; fail "acpiexec"; }
-  if grep -E 'ACPI (Error|Warning|Exception|BIOS)|AE_[A-Z_]+' run | grep -vE 'AE_OK' >&2; then
+  # One at a time: its batch mode stops after the first. "resources" tries _SRS at its end, which no device here has.
+  for command in "${commands[@]}"; do
+    acpiexec -b "$command" "${names[@]}" 2>&1 | tr -d '\000' >>run || { cat run >&2; fail "acpiexec $command"; }
+  done
+  if grep -E 'ACPI (Error|Warning|Exception|BIOS)|AE_[A-Z_]+' run | grep -vE 'AE_OK|^AcpiSetCurrentResources failed: AE_NOT_FOUND' >&2; then
     cat run >&2
     fail "$set: acpiexec complains"
+  fi
+  if [[ $which == all ]]; then  # what the host bridge's _CRS method has put together
+    expect run "Address Maximum : DFFFFFFF"
+    expect run "Address Minimum : 0000000140000000"
+    expect run "Address Maximum : 000000113FFFFFFF"
   fi
   popd >/dev/null
 done

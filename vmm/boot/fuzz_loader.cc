@@ -1,6 +1,7 @@
 #include "vmm/boot/fuzz_loader.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 
 #include "base/owned_fd.h"
@@ -29,10 +30,8 @@ struct Machine {
 
 bool IsZero(const GuestMemory& memory, Gpa gpa, uint64_t bytes) {
   const std::byte* const host = memory.UnsafeHost(gpa, bytes);
-  for (uint64_t i = 0; i < bytes; ++i) {
-    if (host[i] != std::byte{0}) return false;
-  }
-  return true;
+  // Shifted by one against itself: every byte is the first one's value. Much faster than a loop under sanitizers.
+  return host[0] == std::byte{0} && std::memcmp(host, host + 1, bytes - 1) == 0;
 }
 
 }  // namespace
