@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -16,12 +17,15 @@ namespace {
 // A kernel struct with a flexible array at its end, in whole words.
 template <typename Header, typename Entry>
 struct FlexibleArray {
-  FlexibleArray(std::span<const Entry> entries)
-      : words((sizeof(Header) + entries.size_bytes() + 7) / 8), header(reinterpret_cast<Header*>(words.data())) {
+  static constexpr size_t kMaxEntries = 4096;  // far above what any caller has
+  FlexibleArray(std::span<const Entry> entries) {
+    if (entries.size() > kMaxEntries) std::abort();
+    words.resize((sizeof(Header) + entries.size_bytes() + 7) / 8);
+    header = reinterpret_cast<Header*>(words.data());
     std::memcpy(reinterpret_cast<std::byte*>(words.data()) + sizeof(Header), entries.data(), entries.size_bytes());
   }
   std::vector<uint64_t> words;
-  Header* header;
+  Header* header = nullptr;
 };
 
 }  // namespace

@@ -10,18 +10,14 @@
 
 #include "base/log.h"
 #include "memory/guest_ram.h"
+#include "sandbox/jail_options.h"
 
 namespace vmm {
 
 enum class OnFailure : uint8_t { kStop, kDetach };
 enum class SerialOutput : uint8_t { kStdio, kFile, kNull };
 
-struct SandboxOptions {
-  bool log_only = false;  // seccomp logs instead of killing
-  bool waive_namespaces = false;
-  bool waive_empty_root = false;
-  bool waive_seccomp = false;
-};
+using SandboxOptions = JailOptions;
 
 struct VmConfig {
   std::string name;

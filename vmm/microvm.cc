@@ -1,0 +1,287 @@
+#include "vmm/microvm.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "base/errno_status.h"
+#include "base/event_fd.h"
+#include "base/log.h"
+#include "base/owned_fd.h"
+#include "base/status_macros.h"
+#include "devices/io_bus.h"
+#include "devices/platform/power/acpi_pm.h"
+#include "devices/platform/power/debug_port.h"
+#include "devices/platform/power/power_registers.h"
+#include "devices/platform/power/pvpanic.h"
+#include "devices/platform/serial_device.h"
+#include "devices/platform/serial_process.h"
+#include "kvm/system.h"
+#include "memory/guest_memory.h"
+#include "memory/guest_ram.h"
+#include "memory/layout.h"
+#include "vcpu/cpuid.h"
+#include "vcpu/virtual_processor.h"
+#include "vmm/acpi/acpi_tables.h"
+#include "vmm/boot/boot_layout.h"
+#include "vmm/boot/load_kernel.h"
+#include "vmm/machine/boot_state.h"
+#include "vmm/machine/machine_event_loop.h"
+
+namespace vmm {
+namespace {
+
+constexpr uint16_t kSerialPort = 0x3f8;
+constexpr uint16_t kSerialPorts = 8;
+constexpr uint32_t kSerialGsi = 4;
+
+// Large enough for any BAR; the address space costs nothing.
+constexpr uint64_t kPciWindow64Bytes = 64 * kGiB;
+
+absl::StatusOr<OwnedFd> OpenImage(const std::string& path, absl::string_view what) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  if (fd < 0) return ErrnoStatus(errno, absl::StrCat("open ", what, " '", path, "'"));
+  return OwnedFd(fd);
+}
+
+class MicroVmImpl final : public MicroVm {
+ public:
+  MicroVmImpl(const VmConfig& config, Options options) : config_(config), options_(std::move(options)) {}
+  ~MicroVmImpl() override;
+
+  absl::Status Build();
+  absl::Status Start() override;
+  EndReport Wait() override;
+  void Stop() noexcept override;
+  MicroVmStats stats() const override;
+
+ private:
+  absl::Status BuildMemory();
+  absl::Status BuildDevices();
+  absl::Status BuildSerial();
+  absl::Status LoadGuest(BootEntry& entry);
+  absl::Status BuildProcessors(const BootEntry& entry);
+  void OnDeviceFailed(OnFailure policy, const std::string& message);
+  // On the event-loop thread, once.
+  void End();
+
+  const VmConfig config_;
+  const Options options_;
+
+  // Members die from the last to the first: processors before the buses and devices that they call, those before the
+  // loop thread that watches the device processes, all before the VM and the memory under it.
+  std::unique_ptr<Lifecycle> lifecycle_;
+  std::unique_ptr<GuestMemory> memory_;
+  std::optional<MemoryLayout> layout_;
+  std::unique_ptr<kvm::System> kvm_;
+  std::unique_ptr<kvm::Vm> vm_;
+  std::unique_ptr<MachineEventLoop> loop_;
+  std::unique_ptr<AcpiPm> acpi_pm_;
+  std::unique_ptr<Pvpanic> pvpanic_;
+  std::unique_ptr<DebugPort> debug_port_;
+  std::unique_ptr<SerialDevice> serial_;  // made and destroyed on the loop's thread
+  IoBus ports_;
+  IoBus mmio_;
+  std::vector<std::unique_ptr<VirtualProcessor>> processors_;
+  bool started_ = false;  // owner's
+  absl::Notification ended_;
+};
+
+absl::Status MicroVmImpl::Build() {
+  ASSIGN_OR_RETURN(lifecycle_, Lifecycle::Create());
+  ASSIGN_OR_RETURN(loop_, MachineEventLoop::Create());
+  ASSIGN_OR_RETURN(kvm_, kvm::System::Open());
+  ASSIGN_OR_RETURN(vm_, kvm_->CreateVm());
+  RETURN_IF_ERROR(vm_->CreateIrqChip(kKvmIdentityMapBase, kKvmTssBase));
+  RETURN_IF_ERROR(BuildDevices());
+  RETURN_IF_ERROR(BuildMemory());
+  BootEntry entry;
+  RETURN_IF_ERROR(LoadGuest(entry));
+  return BuildProcessors(entry);
+}
+
+absl::Status MicroVmImpl::BuildMemory() {
+  ASSIGN_OR_RETURN(layout_, MemoryLayout::Create(config_.memory.bytes));
+  ASSIGN_OR_RETURN(const auto ram, GuestRam::Create(config_.memory));
+  ASSIGN_OR_RETURN(memory_, GuestMemory::Create(*ram, *layout_));
+  uint32_t slot = 0;
+  for (const GuestMemory::Mapping& mapping : memory_->UnsafeMappings()) {
+    RETURN_IF_ERROR(vm_->SetMemorySlot(slot++, mapping.range.start, mapping.host, mapping.range.bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MicroVmImpl::BuildDevices() {
+  acpi_pm_ = std::make_unique<AcpiPm>(*lifecycle_);
+  RETURN_IF_ERROR(ports_.Add(kAcpiSleepControlPort, kAcpiPmPorts, "ACPI registers", *acpi_pm_));
+  if (config_.pvpanic) {
+    pvpanic_ = std::make_unique<Pvpanic>(*lifecycle_);
+    RETURN_IF_ERROR(ports_.Add(kPvpanicPort, 1, "pvpanic", *pvpanic_));
+  }
+  if (config_.debug_port) {
+    debug_port_ = std::make_unique<DebugPort>();
+    RETURN_IF_ERROR(ports_.Add(kDebugPort, 1, "debug port", *debug_port_));
+  }
+  return config_.serial.enabled ? BuildSerial() : absl::OkStatus();
+}
+
+absl::Status MicroVmImpl::BuildSerial() {
+  ASSIGN_OR_RETURN(const EventFd interrupt, EventFd::Create());
+  RETURN_IF_ERROR(vm_->AddIrqFd(interrupt.fd(), kSerialGsi));
+  SerialDeviceOptions options{.interrupt_fd = interrupt.fd(), .jail = config_.sandbox};
+  OwnedFd output;
+  switch (config_.serial.output) {
+    case SerialOutput::kStdio:
+      options.output_fd = STDOUT_FILENO;
+      options.input_fd = STDIN_FILENO;
+      options.interactive = options_.interactive;
+      break;
+    case SerialOutput::kFile:
+      output = OwnedFd(::open(config_.serial.path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600));
+      break;
+    case SerialOutput::kNull:
+      output = OwnedFd(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+      break;
+  }
+  if (options.output_fd < 0) {
+    if (!output.valid()) return ErrnoStatus(errno, absl::StrCat("open serial output '", config_.serial.path, "'"));
+    options.output_fd = output.get();
+  }
+  OwnedFd executable;
+  if (!options_.device_executable.empty()) {
+    executable = OwnedFd(::open(options_.device_executable.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!executable.valid()) return ErrnoStatus(errno, absl::StrCat("open device executable '", options_.device_executable, "'"));
+    options.executable_fd = executable.get();
+  }
+  SerialDeviceCallbacks callbacks{
+      .on_failed = [this](const std::string& message) { OnDeviceFailed(config_.serial.on_failure, message); },
+      .on_quit = [this] { lifecycle_->RequestEnd(MachineEnd::kStopped, "stopped from the terminal (Ctrl-A x)"); }};
+  absl::Status status;
+  loop_->RunThere([&] {
+    auto device = SerialDevice::Start(loop_->loop(), options, std::move(callbacks));
+    status = device.status();
+    if (device.ok()) serial_ = *std::move(device);
+  });
+  RETURN_IF_ERROR(status);
+  return ports_.Add(kSerialPort, kSerialPorts, "serial", serial_->device());
+}
+
+void MicroVmImpl::OnDeviceFailed(OnFailure policy, const std::string& message) {
+  if (policy == OnFailure::kStop) {
+    lifecycle_->RequestEnd(MachineEnd::kDeviceFailed, message);
+  } else {
+    Log(LogLevel::kWarning, "vmm", absl::StrCat(message, "; the machine goes on without it"));
+  }
+}
+
+absl::Status MicroVmImpl::LoadGuest(BootEntry& entry) {
+  const AcpiConfig acpi{.processors = config_.processors,
+                        .serial = config_.serial.enabled,
+                        .pvpanic = config_.pvpanic,
+                        .pci = true,
+                        .pci_window64 = layout_->high_mmio_start(),
+                        .pci_window64_bytes = kPciWindow64Bytes};
+  ASSIGN_OR_RETURN(const AcpiImage tables, BuildAcpi(acpi, kAcpiTablesBase));
+  if (tables.bytes.size() > kAcpiTablesBytes || !memory_->Write(kAcpiTablesBase, tables.bytes)) {
+    return absl::InternalError(absl::StrCat("write ACPI tables: ", tables.bytes.size(), " bytes do not fit"));
+  }
+  ASSIGN_OR_RETURN(const OwnedFd kernel, OpenImage(config_.boot.kernel, "kernel"));
+  OwnedFd initramfs;
+  if (!config_.boot.initramfs.empty()) {
+    ASSIGN_OR_RETURN(initramfs, OpenImage(config_.boot.initramfs, "initramfs"));
+  }
+  const LoadOptions options{.initramfs_fd = initramfs.get(),
+                            .initramfs_name = config_.boot.initramfs,
+                            .command_line = config_.boot.command_line,
+                            .acpi_rsdp = tables.rsdp,
+                            .reserved = {}};
+  ASSIGN_OR_RETURN(const LoadedKernel loaded, LoadKernel(kernel.get(), config_.boot.kernel, *memory_, *layout_, options));
+  entry = loaded.entry;
+  return absl::OkStatus();
+}
+
+absl::Status MicroVmImpl::BuildProcessors(const BootEntry& entry) {
+  ASSIGN_OR_RETURN(const auto supported, kvm_->SupportedCpuid());
+  const CpuidOptions cpuid{.processors = config_.processors,
+                           .tsc_deadline_timer = vm_->CheckExtension(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
+  for (uint32_t index = 0; index < config_.processors; ++index) {
+    ASSIGN_OR_RETURN(auto vcpu, vm_->CreateVcpu(index));
+    RETURN_IF_ERROR(vcpu->SetCpuid(GuestCpuid(supported, cpuid, index)));
+    // Processor 0 is the bootstrap processor; KVM keeps the others waiting for the guest's INIT and SIPI.
+    if (index == 0) RETURN_IF_ERROR(SetBootState(*vcpu, entry));
+    ASSIGN_OR_RETURN(auto processor, VirtualProcessor::Create(std::move(vcpu), {ports_, mmio_, *lifecycle_}));
+    processors_.push_back(std::move(processor));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MicroVmImpl::Start() {
+  absl::Status watched;
+  loop_->RunThere([&] { watched = loop_->loop().Watch(lifecycle_->end_fd(), EPOLLIN, [this](uint32_t) { End(); }); });
+  RETURN_IF_ERROR(watched);
+  started_ = true;
+  for (const auto& processor : processors_) RETURN_IF_ERROR(processor->Start());
+  Log(LogLevel::kDebug, "vmm", absl::StrCat("started ", config_.processors, " virtual processor(s)"));
+  return absl::OkStatus();
+}
+
+void MicroVmImpl::End() {
+  loop_->loop().Unwatch(lifecycle_->end_fd());
+  for (const auto& processor : processors_) processor->RequestStop();
+  for (const auto& processor : processors_) processor->Join();
+  // What the guest has written is still to come out of its console.
+  if (serial_ != nullptr) serial_->Shutdown();
+  const EndReport report = lifecycle_->report();
+  if (options_.on_end) options_.on_end(report);
+  ended_.Notify();
+}
+
+EndReport MicroVmImpl::Wait() {
+  ended_.WaitForNotification();
+  return lifecycle_->report();
+}
+
+void MicroVmImpl::Stop() noexcept { lifecycle_->RequestEnd(MachineEnd::kStopped, "stopped on request"); }
+
+MicroVmStats MicroVmImpl::stats() const {
+  MicroVmStats stats;
+  for (const auto& processor : processors_) {
+    const VpStats& from = processor->stats();
+    stats.processors.push_back({.pio_exits = from.pio.load(std::memory_order_relaxed),
+                                .mmio_exits = from.mmio.load(std::memory_order_relaxed),
+                                .interrupted = from.interrupted.load(std::memory_order_relaxed),
+                                .other_exits = from.other.load(std::memory_order_relaxed),
+                                .unclaimed = from.unclaimed.load(std::memory_order_relaxed)});
+  }
+  return stats;
+}
+
+MicroVmImpl::~MicroVmImpl() {
+  if (started_) {
+    Stop();
+    ended_.WaitForNotification();
+  }
+  // A device process belongs to the thread that started it.
+  if (loop_ != nullptr) loop_->RunThere([this] { serial_.reset(); });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MicroVm>> MicroVm::Create(const VmConfig& config, Options options) {
+  auto vm = std::make_unique<MicroVmImpl>(config, std::move(options));
+  RETURN_IF_ERROR(vm->Build());
+  return vm;
+}
+
+bool RunDeviceProcess(int argc, char** argv, int& exit_code) {
+  if (argc < 3 || absl::string_view(argv[1]) != "device" || absl::string_view(argv[2]) != "serial") return false;
+  exit_code = RunSerialDevice(argc, argv);
+  return true;
+}
+
+}  // namespace vmm
