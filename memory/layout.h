@@ -23,7 +23,8 @@ inline constexpr Gpa kMmioHoleStart{3 * kGiB};
 inline constexpr Gpa kPciWindow32{3 * kGiB};
 inline constexpr uint64_t kPciWindow32Bytes = 512 * kMiB;
 inline constexpr Gpa kEcamBase{0xe000'0000};
-inline constexpr uint64_t kEcamBytes = 256 * kMiB;  // 256 buses
+// One bus: Linux asks every slot of every bus that MCFG names, an exit each.
+inline constexpr uint64_t kEcamBytes = 1 * kMiB;
 inline constexpr Gpa kIoApicBase{0xfec0'0000};
 inline constexpr Gpa kLocalApicBase{0xfee0'0000};
 // Intel's real-mode emulation inside KVM wants four pages that nothing else uses: the identity map and the TSS.

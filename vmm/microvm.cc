@@ -168,6 +168,7 @@ absl::Status MicroVmImpl::BuildSerial() {
     if (device.ok()) serial_ = *std::move(device);
   });
   RETURN_IF_ERROR(status);
+  Log(LogLevel::kDebug, "vmm", absl::StrCat("started device 'serial' (pid ", serial_->pid(), ")"));
   return ports_.Add(kSerialPort, kSerialPorts, "serial", serial_->device());
 }
 
@@ -202,6 +203,9 @@ absl::Status MicroVmImpl::LoadGuest(BootEntry& entry) {
                             .reserved = {}};
   ASSIGN_OR_RETURN(const LoadedKernel loaded, LoadKernel(kernel.get(), config_.boot.kernel, *memory_, *layout_, options));
   entry = loaded.entry;
+  Log(LogLevel::kDebug, "vmm",
+      absl::StrCat("loaded a ", loaded.format == ImageFormat::kElfPvh ? "PVH" : "bzImage", " kernel of ", loaded.kernel_bytes,
+                   " bytes at 0x", absl::Hex(loaded.kernel.raw()), ", initramfs of ", loaded.initramfs_bytes, " bytes"));
   return absl::OkStatus();
 }
 

@@ -172,7 +172,7 @@ TEST(AcpiTablesTest, TheMcfgIsTheLayouts) {
   EXPECT_EQ(mcfg.ecam_base, kEcamBase.raw());
   EXPECT_EQ(mcfg.segment, 0);
   EXPECT_EQ(mcfg.first_bus, 0);
-  EXPECT_EQ(mcfg.last_bus, 255);
+  EXPECT_EQ(mcfg.last_bus, 0);
 }
 
 // The sources cannot include the headers that define the numbers: their descriptors are looked for.
@@ -186,8 +186,8 @@ TEST(AcpiTablesTest, TheSourcesNameTheSameAddressesAsTheHeaders) {
   EXPECT_TRUE(Contains(tables.table("VMMCOM1"), {0x47, 0x01, 0xf8, 0x03, 0xf8, 0x03, 0x01, 0x08}));
   // Extended interrupt: consumer, edge, active high, exclusive; one, number 4.
   EXPECT_TRUE(Contains(tables.table("VMMCOM1"), {0x89, 0x06, 0x00, 0x03, 0x01, 0x04, 0x00, 0x00, 0x00}));
-  static_assert(kEcamBase == Gpa(0xe000'0000) && kEcamBytes == 0x1000'0000);
-  EXPECT_TRUE(Contains(tables.table("VMMPCIE"), {0x86, 0x09, 0x00, 0x01, 0x00, 0x00, 0x00, 0xe0, 0x00, 0x00, 0x00, 0x10}));
+  static_assert(kEcamBase == Gpa(0xe000'0000) && kEcamBytes == 0x10'0000);
+  EXPECT_TRUE(Contains(tables.table("VMMPCIE"), {0x86, 0x09, 0x00, 0x01, 0x00, 0x00, 0x00, 0xe0, 0x00, 0x00, 0x10, 0x00}));
   static_assert(kPciWindow32 == Gpa(0xc000'0000) && kPciWindow32Bytes == 0x2000'0000);
   EXPECT_TRUE(Contains(tables.table("VMMPCIE"), {0x00, 0x00, 0x00, 0xc0, 0xff, 0xff, 0xff, 0xdf, 0x00, 0x00, 0x00, 0x00, 0x00,
                                                  0x00, 0x00, 0x20}));

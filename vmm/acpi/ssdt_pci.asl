@@ -13,7 +13,7 @@ DefinitionBlock ("", "SSDT", 2, "VMM", "VMMPCIE", 1)
             Name (_UID, One)
             Name (_CRS, ResourceTemplate ()
             {
-                Memory32Fixed (ReadWrite, 0xE0000000, 0x10000000)
+                Memory32Fixed (ReadWrite, 0xE0000000, 0x00100000)
             })
         }
 
@@ -29,7 +29,7 @@ DefinitionBlock ("", "SSDT", 2, "VMM", "VMMPCIE", 1)
             Name (WIN3, ResourceTemplate ()
             {
                 WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,
-                    0x0000, 0x0000, 0x00FF, 0x0000, 0x0100)
+                    0x0000, 0x0000, 0x0000, 0x0000, 0x0001)
                 DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
                     0x00000000, 0xC0000000, 0xDFFFFFFF, 0x00000000, 0x20000000)
             })

@@ -20,7 +20,7 @@ TEST(BootMemoryMapTest, SmallMachine) {
   EXPECT_THAT(map, testing::ElementsAre(MemoryMapEntry{Gpa(0), 0x9fc00, kRam},
                                         MemoryMapEntry{Gpa(0x9fc00), 0x60400, kReserved},
                                         MemoryMapEntry{Gpa(kMiB), 63 * kMiB, kRam},
-                                        MemoryMapEntry{Gpa(0xe000'0000), 0x1000'0000, kReserved},
+                                        MemoryMapEntry{Gpa(0xe000'0000), kEcamBytes, kReserved},
                                         MemoryMapEntry{Gpa(0xfec0'0000), 0x140'0000, kReserved}));
 }
 
@@ -29,7 +29,7 @@ TEST(BootMemoryMapTest, RamAboveFourGigabytes) {
   EXPECT_THAT(map, testing::ElementsAre(MemoryMapEntry{Gpa(0), 0x9fc00, kRam},
                                         MemoryMapEntry{Gpa(0x9fc00), 0x60400, kReserved},
                                         MemoryMapEntry{Gpa(kMiB), 3 * kGiB - kMiB, kRam},
-                                        MemoryMapEntry{Gpa(0xe000'0000), 0x1000'0000, kReserved},
+                                        MemoryMapEntry{Gpa(0xe000'0000), kEcamBytes, kReserved},
                                         MemoryMapEntry{Gpa(0xfec0'0000), 0x140'0000, kReserved},
                                         MemoryMapEntry{Gpa(4 * kGiB), kGiB, kRam}));
 }
@@ -50,7 +50,7 @@ TEST(BootMemoryMapTest, ReservedRangesAreCutOutOfRam) {
                                         MemoryMapEntry{Gpa(3 * kMiB), 60 * kMiB, kRam},
                                         MemoryMapEntry{Gpa(63 * kMiB), kMiB, kReserved},
                                         MemoryMapEntry{Gpa(64 * kMiB), 3 * kGiB - 64 * kMiB, kRam},
-                                        MemoryMapEntry{Gpa(0xe000'0000), 0x1000'0000, kReserved},
+                                        MemoryMapEntry{Gpa(0xe000'0000), kEcamBytes, kReserved},
                                         MemoryMapEntry{Gpa(0xfec0'0000), 0x140'0000, kReserved},
                                         MemoryMapEntry{Gpa(4 * kGiB), kMiB, kReserved},
                                         MemoryMapEntry{Gpa(4 * kGiB + kMiB), kGiB - kMiB, kRam}));
