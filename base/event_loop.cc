@@ -50,7 +50,7 @@ void EventLoop::Unwatch(int fd) noexcept {
 
 void EventLoop::Post(std::function<void()> task) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     posted_.push_back(std::move(task));
   }
   wake_.Signal();
@@ -65,7 +65,7 @@ void EventLoop::Stop() noexcept {
 void EventLoop::RunPosted() {
   std::vector<std::function<void()>> tasks;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     tasks.swap(posted_);
   }
   for (const auto& task : tasks) task();

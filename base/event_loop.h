@@ -19,8 +19,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "base/event_fd.h"
+#include "base/mutex.h"
 #include "base/owned_fd.h"
 
 namespace vmm {
@@ -60,7 +60,7 @@ class EventLoop final {
   // Keyed by descriptor. `id` tells a watcher from an earlier one of the same number, whose events may still be in hand.
   std::unordered_map<int, std::shared_ptr<Watcher>> watchers_;
   uint64_t next_id_ = 1;
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::vector<std::function<void()>> posted_ ABSL_GUARDED_BY(mutex_);
 };
 

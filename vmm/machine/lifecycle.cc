@@ -13,7 +13,7 @@ absl::StatusOr<std::unique_ptr<Lifecycle>> Lifecycle::Create() {
 
 void Lifecycle::RequestEnd(MachineEnd end, absl::string_view detail) noexcept {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     if (requested_) return;
     requested_ = true;
     report_ = {end, std::string(detail)};
@@ -22,7 +22,7 @@ void Lifecycle::RequestEnd(MachineEnd end, absl::string_view detail) noexcept {
 }
 
 EndReport Lifecycle::report() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   return report_;
 }
 

@@ -10,8 +10,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "base/event_fd.h"
+#include "base/mutex.h"
 #include "devices/machine_control.h"
 
 namespace vmm {
@@ -34,7 +34,7 @@ class Lifecycle final : public MachineControl {
  private:
   explicit Lifecycle(EventFd end) : end_(std::move(end)) {}
   EventFd end_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   bool requested_ ABSL_GUARDED_BY(mutex_) = false;
   EndReport report_ ABSL_GUARDED_BY(mutex_);
 };

@@ -1,8 +1,8 @@
 #include "vmm/machine/machine_event_loop.h"
 
+#include <future>
 #include <utility>
 
-#include "absl/synchronization/notification.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 
@@ -37,12 +37,11 @@ MachineEventLoop::~MachineEventLoop() {
 }
 
 void MachineEventLoop::RunThere(const std::function<void()>& task) {
-  absl::Notification done;
-  loop_->Post([&] {
-    task();
-    done.Notify();
-  });
-  done.WaitForNotification();
+  // packaged_task: a synchronisation that TSan sees. Shared, so that setting the result may outlast this call.
+  const auto once = std::make_shared<std::packaged_task<void()>>(task);
+  std::future<void> done = once->get_future();
+  loop_->Post([once] { (*once)(); });
+  done.wait();
 }
 
 }  // namespace vmm

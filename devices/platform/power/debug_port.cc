@@ -11,7 +11,7 @@ DebugPort::~DebugPort() {
 }
 
 std::string DebugPort::pending() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   return line_;
 }
 
@@ -24,7 +24,7 @@ void DebugPort::Write(uint64_t, std::span<const std::byte> data) noexcept {
     const char c = std::to_integer<char>(byte);
     std::string full;
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(mutex_);
       if (c != '\n') line_.push_back(c);
       if (c != '\n' && line_.size() < kMaxLine) continue;
       full = std::exchange(line_, {});

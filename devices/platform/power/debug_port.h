@@ -8,8 +8,8 @@
 #include <string>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "base/log.h"
+#include "base/mutex.h"
 #include "devices/io_device.h"
 
 namespace vmm {
@@ -28,7 +28,7 @@ class DebugPort final : public IoDevice {
   [[nodiscard]] std::string pending();
 
  private:
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::string line_ ABSL_GUARDED_BY(mutex_);
   GuestLog log_{"debug-port"};
 };

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <optional>
+#include <thread>
 
 #include "devices/platform/power/acpi_pm.h"
 #include "devices/platform/power/debug_port.h"
@@ -76,6 +77,18 @@ TEST(DebugPortTest, ALineIsHeldUntilItsEndAndCutAtItsLimit) {
   EXPECT_EQ(port.pending(), "");
   for (size_t i = 0; i < DebugPort::kMaxLine + 1; ++i) WriteByte(port, 0, 'x');
   EXPECT_EQ(port.pending(), "x");
+}
+
+TEST(DebugPortTest, TwoProcessorsMayWriteAtOnce) {
+  DebugPort port;
+  const auto write = [&port] {
+    for (int i = 0; i < 100; ++i) WriteByte(port, 0, 'x');
+  };
+  std::thread other(write);
+  write();
+  other.join();
+  EXPECT_EQ(port.pending().size(), 200u);
+  WriteByte(port, 0, '\n');
 }
 
 }  // namespace
