@@ -91,7 +91,8 @@ int RunMachine(const VmConfig& config) {
   vm->reset();
   terminal.reset();
   LogStats(stats);
-  if (signal != 0) {
+  // A guest that ended by itself before the signal came has its own status.
+  if (signal != 0 && report.end == MachineEnd::kStopped) {
     Log(LogLevel::kInfo, "vmm", absl::StrCat("stopped by signal ", signal));
     return 128 + signal;
   }

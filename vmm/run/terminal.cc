@@ -14,6 +14,9 @@ termios g_saved;
 
 constexpr int kCrashSignals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP};
 
+// From the background the terminal is the shell's: tcsetattr would stop this process (SIGTTOU).
+bool InForeground() { return ::isatty(STDIN_FILENO) != 0 && ::tcgetpgrp(STDIN_FILENO) == ::getpgrp(); }
+
 void RestoreAndDie(int signal) {
   ::tcsetattr(STDIN_FILENO, TCSANOW, &g_saved);
   ::raise(signal);  // SA_RESETHAND: now the default action, with its core dump and its status
@@ -22,7 +25,7 @@ void RestoreAndDie(int signal) {
 }  // namespace
 
 RawTerminal::RawTerminal() {
-  if (::isatty(STDIN_FILENO) == 0 || ::tcgetpgrp(STDIN_FILENO) != ::getpgrp()) return;
+  if (!InForeground()) return;
   if (::tcgetattr(STDIN_FILENO, &g_saved) != 0) return;
   for (const int signal : kCrashSignals) {
     struct sigaction action{};
@@ -35,7 +38,7 @@ RawTerminal::RawTerminal() {
 }
 
 void RawTerminal::Reenter() {
-  if (!active_) return;
+  if (!active_ || !InForeground()) return;
   termios raw = g_saved;
   ::cfmakeraw(&raw);
   // TCSANOW: what the person has typed ahead is the guest's.
@@ -45,7 +48,8 @@ void RawTerminal::Reenter() {
 
 RawTerminal::~RawTerminal() {
   if (!active_) return;
-  ::tcsetattr(STDIN_FILENO, TCSADRAIN, &g_saved);
+  // TCSANOW: a terminal that takes no output (Ctrl-S, a dead line) must not keep the program from ending.
+  if (InForeground()) ::tcsetattr(STDIN_FILENO, TCSANOW, &g_saved);
   SetLogCarriageReturn(false);
   for (const int signal : kCrashSignals) ::signal(signal, SIG_DFL);
 }

@@ -1,7 +1,7 @@
 // The person's terminal while a guest owns it: raw mode, given back on every way out.
 //
 // Threads  confined to main's; the crash handlers touch only what is async-signal-safe.
-// Errors   Enter: none; where standard input is no terminal there is nothing to do.
+// Errors   none; where standard input is no terminal there is nothing to do.
 //
 // Not covered: SIGKILL, which no program sees. `stty sane` or `reset` mends the terminal then.
 #ifndef VMM_VMM_RUN_TERMINAL_H_
@@ -18,7 +18,7 @@ class RawTerminal final {
   ~RawTerminal();
 
   [[nodiscard]] bool active() const { return active_; }
-  // After a stop by SIGSTOP the shell has put its own modes in place: raw again.
+  // After a stop by SIGSTOP the shell has put its own modes in place: raw again, unless we go on in the background.
   void Reenter();
 
  private:
