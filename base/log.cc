@@ -1,5 +1,6 @@
 #include "base/log.h"
 
+#include <poll.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -108,6 +109,10 @@ void Log(LogLevel level, absl::string_view component, absl::string_view message)
   if (!LogEnabled(level)) return;
   const LogConfig config = CurrentLogConfig();
   const std::string line = FormatLogLine(config, NowMicros(CLOCK_REALTIME), level, component, message);
+  // A processor must not wait for whoever reads the log: a pipe that is full, a terminal on hold. POLLOUT of a pipe means
+  // room for PIPE_BUF bytes, which no line of ours exceeds but by a path; two threads at the last page may still wait.
+  pollfd writable{config.fd, POLLOUT, 0};
+  if (::poll(&writable, 1, 0) == 0) return;
   [[maybe_unused]] const ssize_t written = ::write(config.fd, line.data(), line.size());
 }
 

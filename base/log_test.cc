@@ -1,5 +1,8 @@
 #include "base/log.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <gtest/gtest.h>
 
 namespace vmm {
@@ -33,6 +36,19 @@ TEST(LogTest, ParseLogLevelRefusesUnknownNames) {
   EXPECT_EQ(ParseLogLevel("debug"), LogLevel::kDebug);
   EXPECT_EQ(ParseLogLevel("verbose"), std::nullopt);
   EXPECT_EQ(ParseLogLevel(""), std::nullopt);
+}
+
+TEST(LogTest, AReaderThatDoesNotReadCostsLinesNotTime) {
+  int pipe[2];
+  ASSERT_EQ(::pipe2(pipe, O_CLOEXEC), 0);
+  LogConfig config;
+  config.fd = pipe[1];
+  ConfigureLog(config);
+  // Ten times what a pipe holds; the descriptor is a blocking one.
+  for (int i = 0; i < 10'000; ++i) Log(LogLevel::kError, "test", "a line that nobody reads");
+  ConfigureLog({});
+  ::close(pipe[0]);
+  ::close(pipe[1]);
 }
 
 TEST(GuestLogTest, AdmitsABurstThenCountsWhatItLeavesOut) {
