@@ -67,6 +67,11 @@ void VirtualProcessor::Join() noexcept {
 }
 
 void* VirtualProcessor::ThreadMain(void* self) {
+  // The mask is inherited, and an embedding program may block every signal in the thread that starts the machine.
+  sigset_t kick;
+  ::sigemptyset(&kick);
+  ::sigaddset(&kick, KickSignal());
+  ::pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
   static_cast<VirtualProcessor*>(self)->RunLoop();
   return nullptr;
 }
@@ -144,8 +149,9 @@ void VirtualProcessor::HandlePio() noexcept {
   const auto& io = vcpu_->run().io;
   const std::span<std::byte> data = vcpu_->io_data();
   if (data.empty()) return;
-  // `count` is above 1 for string instructions: one access each, to the same port.
-  for (uint32_t i = 0; i < io.count; ++i) {
+  // `count` is above 1 for string instructions: one access each, to the same port. A device may take its deadline for
+  // each of thousands; who waits for this thread to stop waits for one.
+  for (uint32_t i = 0; i < io.count && !stop_.load(std::memory_order_acquire); ++i) {
     const std::span<std::byte> one = data.subspan(size_t{i} * io.size, io.size);
     const bool claimed = io.direction == KVM_EXIT_IO_OUT ? environment_.ports.Write(io.port, one)
                                                          : environment_.ports.Read(io.port, one);

@@ -50,7 +50,7 @@ class VirtualProcessor final {
   ~VirtualProcessor();
 
   absl::Status Start();
-  // The thread leaves the guest and ends; no exit that the guest has made is left half done.
+  // The thread leaves the guest and ends. Of a string access that is under way the rest is left undone: the machine ends.
   void RequestStop() noexcept;
   void Join() noexcept;
 

@@ -1,7 +1,9 @@
 #include "vcpu/virtual_processor.h"
 
+#include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <optional>
 #include <string>
 #include <vector>
@@ -44,6 +46,20 @@ class RecordingPort final : public IoDevice {
   std::vector<uint8_t> bytes;
 };
 
+// Answers the first access when it is told to.
+class SlowPort final : public IoDevice {
+ public:
+  void Read(uint64_t, std::span<std::byte>) noexcept override {
+    if (accesses.fetch_add(1) == 0) {
+      reached.Notify();
+      answer.WaitForNotification();
+    }
+  }
+  void Write(uint64_t, std::span<const std::byte>) noexcept override {}
+  std::atomic<int> accesses{0};
+  absl::Notification reached, answer;
+};
+
 class VirtualProcessorTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -56,6 +72,7 @@ class VirtualProcessorTest : public testing::Test {
     const auto& mapping = memory_->UnsafeMappings()[0];
     ASSERT_OK(vm_->SetMemorySlot(0, mapping.range.start, mapping.host, mapping.range.bytes));
     ASSERT_OK(ports_.Add(0x10, 4, "port", port_));
+    ASSERT_OK(ports_.Add(0x20, 1, "slow", slow_));
     ASSERT_OK(memory_bus_.Add(0xd000'0000, 8, "mmio", port_));
   }
 
@@ -88,6 +105,7 @@ class VirtualProcessorTest : public testing::Test {
   std::unique_ptr<kvm::Vm> vm_;
   RecordingControl control_;
   RecordingPort port_;
+  SlowPort slow_;
   IoBus ports_, memory_bus_;
   std::unique_ptr<VirtualProcessor> vp_;
 };
@@ -128,6 +146,29 @@ TEST_F(VirtualProcessorTest, RequestStopEndsAGuestThatLoops) {
   vp_->RequestStop();
   vp_->Join();
   EXPECT_FALSE(control_.ended.HasBeenNotified());
+}
+
+TEST_F(VirtualProcessorTest, RequestStopWorksWhereTheStarterBlocksEverySignal) {
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  // mov al, 1; out 0x10, al; jmp $
+  Start({0xb0, 1, 0xe6, 0x10, 0xeb, 0xfe});
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  // Inside the guest, where only the signal reaches it.
+  while (vp_->stats().pio.load() == 0) ::sched_yield();
+  vp_->RequestStop();
+  vp_->Join();
+}
+
+TEST_F(VirtualProcessorTest, RequestStopDoesNotWaitForTheRestOfAStringAccess) {
+  // mov edi, 0x4000; mov ecx, 1000; mov dx, 0x20; rep insb; jmp $
+  Start({0xbf, 0, 0x40, 0, 0, 0xb9, 0xe8, 3, 0, 0, 0x66, 0xba, 0x20, 0, 0xf3, 0x6c, 0xeb, 0xfe});
+  slow_.reached.WaitForNotification();
+  vp_->RequestStop();
+  slow_.answer.Notify();
+  vp_->Join();
+  EXPECT_EQ(slow_.accesses.load(), 1);
 }
 
 TEST_F(VirtualProcessorTest, ExecutingWhereNothingIsEndsTheMachineNotTheProcess) {
