@@ -1,4 +1,4 @@
-// ioctl(2) with EINTR retried where that is right: everywhere but KVM_RUN.
+// ioctl(2) on KVM's descriptors, and what its errors mean.
 #ifndef VMM_KVM_IOCTL_H_
 #define VMM_KVM_IOCTL_H_
 
@@ -6,8 +6,13 @@
 
 #include <cerrno>
 
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "base/errno_status.h"
+
 namespace vmm::kvm {
 
+// EINTR is retried, as is right everywhere but for KVM_RUN.
 template <typename Argument>
 inline int Ioctl(int fd, unsigned long request, Argument argument) noexcept {
   int result;
@@ -15,6 +20,13 @@ inline int Ioctl(int fd, unsigned long request, Argument argument) noexcept {
     result = ::ioctl(fd, request, argument);
   } while (result < 0 && errno == EINTR);
   return result;
+}
+
+// EINVAL of KVM says that this host does not do what was asked (a processor too many, a register's bit): FAILED_PRECONDITION.
+// INVALID_ARGUMENT would blame the person's input.
+[[nodiscard]] inline absl::Status KvmStatus(int error, absl::string_view what) {
+  const absl::Status status = ErrnoStatus(error, what);
+  return error == EINVAL ? absl::FailedPreconditionError(status.message()) : status;
 }
 
 }  // namespace vmm::kvm

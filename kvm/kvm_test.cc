@@ -97,6 +97,11 @@ TEST_F(KvmTest, ARefusedMsrIsNamed) {
   EXPECT_THAT(vcpu_->SetMsrs(std::span(&msr, 1)), StatusIs(absl::StatusCode::kFailedPrecondition, "0xdeadbeef"));
 }
 
+// Not INVALID_ARGUMENT, which is said of a person's input.
+TEST_F(KvmTest, WhatThisKvmDoesNotDoIsAFailedPrecondition) {
+  EXPECT_THAT(vm_->CreateVcpu(1u << 20), StatusIs(absl::StatusCode::kFailedPrecondition, "create vCPU 1048576"));
+}
+
 TEST_F(KvmTest, ProbeFindsWhatOpenRequiresAndTheHostMapping) {
   ASSERT_OK_AND_ASSIGN(const Capabilities found, ProbeCapabilities());
   for (const Capability& capability : found.capabilities) {

@@ -44,6 +44,10 @@ absl::StatusOr<std::unique_ptr<System>> System::Open(const std::string& path) {
   }
   OwnedFd fd(raw);
   const int version = Ioctl(fd.get(), KVM_GET_API_VERSION, 0UL);
+  if (const int error = errno; version < 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("use ", path, ": it is not KVM: ", ErrnoStatus(error, "ask for its API version").message()));
+  }
   if (version != KVM_API_VERSION) {
     return absl::FailedPreconditionError(
         absl::StrCat("use ", path, ": it answers API version ", version, ", not ", KVM_API_VERSION));
@@ -68,7 +72,7 @@ int System::CheckExtension(uint32_t capability) const noexcept {
 
 absl::StatusOr<std::unique_ptr<Vm>> System::CreateVm(uint32_t type) const {
   const int raw = Ioctl(fd_.get(), KVM_CREATE_VM, static_cast<unsigned long>(type));
-  if (raw < 0) return ErrnoStatus(errno, absl::StrCat("create VM of type ", type));
+  if (raw < 0) return KvmStatus(errno, absl::StrCat("create VM of type ", type));
   return std::make_unique<Vm>(OwnedFd(raw), run_bytes_);
 }
 
@@ -83,7 +87,7 @@ absl::StatusOr<std::vector<kvm_cpuid_entry2>> System::SupportedCpuid() const {
       const auto* const first = reinterpret_cast<const kvm_cpuid_entry2*>(argument->entries);
       return std::vector<kvm_cpuid_entry2>(first, first + count);
     }
-    if (errno != E2BIG) return ErrnoStatus(errno, "get supported CPUID");
+    if (errno != E2BIG) return KvmStatus(errno, "get supported CPUID");
   }
   return absl::InternalError("get supported CPUID: more than 4096 entries");
 }

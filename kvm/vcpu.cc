@@ -8,7 +8,6 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "base/errno_status.h"
 #include "kvm/ioctl.h"
 
 namespace vmm::kvm {
@@ -32,10 +31,10 @@ struct FlexibleArray {
 
 absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(int vm_fd, uint32_t index, uint32_t run_bytes) {
   const int raw = Ioctl(vm_fd, KVM_CREATE_VCPU, static_cast<unsigned long>(index));
-  if (raw < 0) return ErrnoStatus(errno, absl::StrCat("create vCPU ", index));
+  if (raw < 0) return KvmStatus(errno, absl::StrCat("create vCPU ", index));
   OwnedFd fd(raw);
   void* const map = ::mmap(nullptr, run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  if (map == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("map run page of vCPU ", index));
+  if (map == MAP_FAILED) return KvmStatus(errno, absl::StrCat("map run page of vCPU ", index));
   return std::unique_ptr<Vcpu>(new Vcpu(std::move(fd), static_cast<kvm_run*>(map), run_bytes, index));
 }
 
@@ -72,39 +71,39 @@ absl::Status Vcpu::SetCpuid(std::span<const kvm_cpuid_entry2> entries) {
   argument.header->nent = static_cast<uint32_t>(entries.size());
   argument.header->padding = 0;
   if (Ioctl(fd_.get(), KVM_SET_CPUID2, argument.header) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("set CPUID of vCPU ", index_));
+    return KvmStatus(errno, absl::StrCat("set CPUID of vCPU ", index_));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<kvm_regs> Vcpu::GetRegs() const {
   kvm_regs regs{};
-  if (Ioctl(fd_.get(), KVM_GET_REGS, &regs) != 0) return ErrnoStatus(errno, absl::StrCat("get registers of vCPU ", index_));
+  if (Ioctl(fd_.get(), KVM_GET_REGS, &regs) != 0) return KvmStatus(errno, absl::StrCat("get registers of vCPU ", index_));
   return regs;
 }
 
 absl::Status Vcpu::SetRegs(const kvm_regs& regs) {
-  if (Ioctl(fd_.get(), KVM_SET_REGS, &regs) != 0) return ErrnoStatus(errno, absl::StrCat("set registers of vCPU ", index_));
+  if (Ioctl(fd_.get(), KVM_SET_REGS, &regs) != 0) return KvmStatus(errno, absl::StrCat("set registers of vCPU ", index_));
   return absl::OkStatus();
 }
 
 absl::StatusOr<kvm_sregs> Vcpu::GetSregs() const {
   kvm_sregs sregs{};
   if (Ioctl(fd_.get(), KVM_GET_SREGS, &sregs) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("get system registers of vCPU ", index_));
+    return KvmStatus(errno, absl::StrCat("get system registers of vCPU ", index_));
   }
   return sregs;
 }
 
 absl::Status Vcpu::SetSregs(const kvm_sregs& sregs) {
   if (Ioctl(fd_.get(), KVM_SET_SREGS, &sregs) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("set system registers of vCPU ", index_));
+    return KvmStatus(errno, absl::StrCat("set system registers of vCPU ", index_));
   }
   return absl::OkStatus();
 }
 
 absl::Status Vcpu::SetFpu(const kvm_fpu& fpu) {
-  if (Ioctl(fd_.get(), KVM_SET_FPU, &fpu) != 0) return ErrnoStatus(errno, absl::StrCat("set FPU of vCPU ", index_));
+  if (Ioctl(fd_.get(), KVM_SET_FPU, &fpu) != 0) return KvmStatus(errno, absl::StrCat("set FPU of vCPU ", index_));
   return absl::OkStatus();
 }
 
@@ -113,7 +112,7 @@ absl::Status Vcpu::SetMsrs(std::span<const kvm_msr_entry> msrs) {
   argument.header->nmsrs = static_cast<uint32_t>(msrs.size());
   argument.header->pad = 0;
   const int done = Ioctl(fd_.get(), KVM_SET_MSRS, argument.header);
-  if (done < 0) return ErrnoStatus(errno, absl::StrCat("set MSRs of vCPU ", index_));
+  if (done < 0) return KvmStatus(errno, absl::StrCat("set MSRs of vCPU ", index_));
   if (static_cast<size_t>(done) != msrs.size()) {
     return absl::FailedPreconditionError(
         absl::StrCat("set MSR 0x", absl::Hex(msrs[static_cast<size_t>(done)].index), " of vCPU ", index_, ": KVM refused it"));
@@ -137,7 +136,7 @@ absl::StatusOr<uint64_t> Vcpu::GetMsr(uint32_t index) const {
 absl::Status Vcpu::SetMpState(uint32_t state) {
   const kvm_mp_state argument{.mp_state = state};
   if (Ioctl(fd_.get(), KVM_SET_MP_STATE, &argument) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("set run state ", state, " of vCPU ", index_));
+    return KvmStatus(errno, absl::StrCat("set run state ", state, " of vCPU ", index_));
   }
   return absl::OkStatus();
 }
@@ -147,7 +146,7 @@ absl::Status Vcpu::EnableCap(uint32_t capability, uint64_t argument) {
   cap.cap = capability;
   cap.args[0] = argument;
   if (Ioctl(fd_.get(), KVM_ENABLE_CAP, &cap) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("enable KVM capability ", capability, " on vCPU ", index_));
+    return KvmStatus(errno, absl::StrCat("enable KVM capability ", capability, " on vCPU ", index_));
   }
   return absl::OkStatus();
 }

@@ -46,7 +46,10 @@ absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(const GuestRam&
     ::madvise(*host, range.bytes, options.mergeable ? MADV_MERGEABLE : MADV_UNMERGEABLE);
     if (options.huge_pages == HugePages::kTransparent) ::madvise(*host, range.bytes, MADV_HUGEPAGE);
     if (options.lock && ::mlock(*host, range.bytes) != 0) {
-      return ErrnoStatus(errno, absl::StrCat("lock ", range.bytes, " bytes of guest RAM in memory"));
+      // EPERM, ENOMEM or EAGAIN, by how RLIMIT_MEMLOCK falls short: one thing to whoever reads it.
+      const int error = errno;
+      return absl::ResourceExhaustedError(
+          ErrnoStatus(error, absl::StrCat("lock ", range.bytes, " bytes of guest RAM in memory (RLIMIT_MEMLOCK)")).message());
     }
   }
   return memory;

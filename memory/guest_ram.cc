@@ -38,7 +38,7 @@ absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(const GuestRamOptions
     if (::fallocate(fd.get(), 0, 0, static_cast<off_t>(options.bytes)) != 0) {
       const int error = errno;
       return absl::ResourceExhaustedError(
-          absl::StrCat("back guest RAM with ", options.bytes, " bytes of memory: ", ErrnoStatus(error, "").message()));
+          ErrnoStatus(error, absl::StrCat("back guest RAM with ", options.bytes, " bytes of memory")).message());
     }
   }
   if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {

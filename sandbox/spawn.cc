@@ -81,7 +81,9 @@ absl::Status AwaitExec(int status_fd) {
     if (size < 0 && errno == ECONNRESET) return absl::OkStatus();
     if (size < 0) return ErrnoStatus(errno, "read the report of the start");
     if (size != sizeof(report)) return absl::InternalError("start: a report of the wrong size");
-    return ErrnoStatus(report.error, internal::SpawnStepText(report.step));
+    // EINVAL: this kernel does not do such a step; our own arguments have been checked before.
+    const absl::Status status = ErrnoStatus(report.error, internal::SpawnStepText(report.step));
+    return report.error == EINVAL ? absl::FailedPreconditionError(status.message()) : status;
   }
 }
 
@@ -159,9 +161,14 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
   const int clone_error = errno;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0) {
-    absl::Status status = ErrnoStatus(clone_error, namespaces ? "create the namespaces" : "create the process");
-    const std::string hint = namespaces ? ExplainNamespaceFailure(clone_error) : "";
-    return hint.empty() ? status : absl::Status(status.code(), absl::StrCat(status.message(), " (", hint, ")"));
+    if (!namespaces) return ErrnoStatus(clone_error, "create the process");
+    const absl::Status status = ErrnoStatus(clone_error, "create the namespaces");
+    const std::string hint = ExplainNamespaceFailure(clone_error);
+    // ENOSPC: the limit of user.max_*_namespaces. EINVAL: the kernel has no such namespace. Neither is a matter of memory or
+    // of our arguments: this host does not give them.
+    const bool lacking = clone_error == ENOSPC || clone_error == EINVAL || clone_error == EUSERS;
+    return absl::Status(lacking ? absl::StatusCode::kFailedPrecondition : status.code(),
+                        hint.empty() ? std::string(status.message()) : absl::StrCat(status.message(), " (", hint, ")"));
   }
   ChildProcess child(static_cast<pid_t>(pid), OwnedFd(pidfd));  // an early return ends it
   child_end.Reset();

@@ -32,6 +32,7 @@ int ExitStatusOf(const absl::Status& status) {
     case absl::StatusCode::kPermissionDenied:
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kUnimplemented: return static_cast<int>(ExitCode::kHostLacks);
+    case absl::StatusCode::kUnavailable:  // EAGAIN: no further thread or process
     case absl::StatusCode::kResourceExhausted: return static_cast<int>(ExitCode::kNoResources);
     default: return static_cast<int>(ExitCode::kInternalError);
   }

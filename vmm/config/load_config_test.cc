@@ -238,6 +238,7 @@ TEST_F(LoadConfigTest, ContradictionsAreRefused) {
   EXPECT_EQ(Problem(base_ + "sandbox { waive: SECCOMP\nwaive: SECCOMP }"),
             "f:4: sandbox.waive[1]: names a layer twice (SECCOMP)");
   EXPECT_THAT(Problem(base_ + "sandbox { waive: LAYER_UNSPECIFIED }"), HasSubstr("sandbox.waive[0]: names no layer"));
+  EXPECT_THAT(Problem(base_ + "sandbox { waive: NAMESPACES }"), HasSubstr("sandbox.waive: names NAMESPACES but not EMPTY_ROOT"));
   EXPECT_THAT(Problem(base_ + "devices { serial { output: FILE path: \"a\" } } logging { file: \"a\" }"),
               HasSubstr("logging.file: is the same file as devices.serial.path"));
   EXPECT_THAT(Problem(base_ + "devices { serial { output: FILE path: \"bzImage\" } }"),

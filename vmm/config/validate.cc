@@ -305,6 +305,9 @@ class Validator final {
         default: break;  // CheckShape has refused it
       }
     }
+    if (result_.sandbox.waive_namespaces && !result_.sandbox.waive_empty_root) {
+      Report("sandbox.waive", "names NAMESPACES but not EMPTY_ROOT, which needs a mount namespace: waive both or none");
+    }
     if (result_.sandbox.log_only && result_.sandbox.waive_seccomp) {
       Report("sandbox.mode", "is LOG and contradicts sandbox.waive, which leaves SECCOMP out");
     }
