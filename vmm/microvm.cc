@@ -44,7 +44,8 @@ constexpr uint32_t kSerialGsi = 4;
 constexpr uint64_t kPciWindow64Bytes = 64 * kGiB;
 
 absl::StatusOr<OwnedFd> OpenImage(const std::string& path, absl::string_view what) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  // O_NONBLOCK: what was a file when the configuration was checked may be a FIFO by now, which would wait for a writer.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (fd < 0) return ErrnoStatus(errno, absl::StrCat("open ", what, " '", path, "'"));
   return OwnedFd(fd);
 }
@@ -142,7 +143,9 @@ absl::Status MicroVmImpl::BuildSerial() {
       options.interactive = options_.interactive;
       break;
     case SerialOutput::kFile:
-      output = OwnedFd(::open(config_.serial.path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600));
+      // From its start, as the schema says. O_NONBLOCK: a FIFO without a reader is an error, not a wait.
+      output = OwnedFd(::open(config_.serial.path.c_str(),
+                              O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600));
       break;
     case SerialOutput::kNull:
       output = OwnedFd(::open("/dev/null", O_WRONLY | O_CLOEXEC));
@@ -225,11 +228,18 @@ absl::Status MicroVmImpl::BuildProcessors(const BootEntry& entry) {
 }
 
 absl::Status MicroVmImpl::Start() {
-  absl::Status watched;
-  loop_->RunThere([&] { watched = loop_->loop().Watch(lifecycle_->end_fd(), EPOLLIN, [this](uint32_t) { End(); }); });
-  RETURN_IF_ERROR(watched);
-  started_ = true;
-  for (const auto& processor : processors_) RETURN_IF_ERROR(processor->Start());
+  if (started_) return absl::FailedPreconditionError("start the machine: it has been started before");
+  absl::Status status;
+  // On the loop's thread, as End is: a guest that ends the machine at once finds its processors all started or none.
+  loop_->RunThere([&] {
+    status = loop_->loop().Watch(lifecycle_->end_fd(), EPOLLIN, [this](uint32_t) { End(); });
+    started_ = status.ok();
+    for (const auto& processor : processors_) {
+      if (status.ok()) status = processor->Start();
+    }
+    if (!status.ok()) lifecycle_->RequestEnd(MachineEnd::kInternalError, status.message());
+  });
+  RETURN_IF_ERROR(status);
   Log(LogLevel::kDebug, "vmm", absl::StrCat("started ", config_.processors, " virtual processor(s)"));
   return absl::OkStatus();
 }
@@ -246,6 +256,7 @@ void MicroVmImpl::End() {
 }
 
 EndReport MicroVmImpl::Wait() {
+  if (!started_) return {MachineEnd::kStopped, "never started"};
   ended_.WaitForNotification();
   return lifecycle_->report();
 }

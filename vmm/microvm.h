@@ -4,8 +4,8 @@
 // Threads  Create, Start, Wait and the destructor: the owner's. Stop, stats: any. on_end: called on the event-loop thread.
 // Trust    the configuration has been validated (vmm/config); the kernel, the initramfs and the guest are hostile.
 // Errors   Create, Start: Status whose code tells the stage: INVALID_ARGUMENT an image was refused; NOT_FOUND,
-//          PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED the host lacks something; RESOURCE_EXHAUSTED not to be
-//          had; else our fault. ExitStatusOf in vmm/cli/exit_status.h maps them.
+//          PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED the host lacks something; RESOURCE_EXHAUSTED, UNAVAILABLE
+//          not to be had; else our fault. ExitStatusOf in vmm/cli/exit_status.h maps them.
 //
 // Signals: SIGRTMIN is ours (an empty handler); everything else is left to the program. A device process is a re-execution
 // of `device_executable`, whose main must call RunDeviceProcess when it is started as `... device KIND ...`.
@@ -40,7 +40,8 @@ struct MicroVmStats {
 class MicroVm {
  public:
   struct Options {
-    // The machine has ended; called once.
+    // The machine has ended; called once, before Wait returns, if Start has been called. Must not call Wait or destroy the
+    // machine: it runs on the thread that those wait for.
     std::function<void(const EndReport&)> on_end;
     // Started for each device process. Empty: the running program.
     std::string device_executable;
@@ -51,10 +52,12 @@ class MicroVm {
   static absl::StatusOr<std::unique_ptr<MicroVm>> Create(const VmConfig& config, Options options);
   virtual ~MicroVm() = default;
 
+  // Once. After an error the machine can only be destroyed.
   virtual absl::Status Start() = 0;
-  // Until the machine has ended and its device processes are gone. A second call returns the same at once.
+  // Until the machine has ended and its device processes are gone. A second call returns the same at once, as does a call
+  // for a machine that was never started.
   virtual EndReport Wait() = 0;
-  // Ends the machine as if its plug were pulled. Idempotent.
+  // Ends the machine as if its plug were pulled. Idempotent. Before Start: the machine ends as soon as it is started.
   virtual void Stop() noexcept = 0;
   [[nodiscard]] virtual MicroVmStats stats() const = 0;
 };
