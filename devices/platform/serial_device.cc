@@ -66,6 +66,8 @@ OwnedFd ReopenNonBlocking(int fd, int access) {
 
 absl::StatusOr<std::unique_ptr<SerialDevice>> SerialDevice::Start(EventLoop& loop, const SerialDeviceOptions& options,
                                                                   SerialDeviceCallbacks callbacks) {
+  // Who is at no terminal cannot have typed the escape: from a process that says so it is a lie.
+  if (!options.interactive) callbacks.on_quit = nullptr;
   std::unique_ptr<SerialDevice> device(new SerialDevice(loop, std::move(callbacks)));
   RETURN_IF_ERROR(device->Launch(options));
   if (absl::Status status = device->AwaitReady(); !status.ok()) {
@@ -164,8 +166,9 @@ void SerialDevice::OnEvent() {
   loop_.Unwatch(event_.get());
   watching_event_ = false;
   if (got == 0) return;  // the pidfd tells of its end
-  if (got == sizeof(message) && message.version == kTrappedVersion && message.kind == TrappedKind::kQuit) {
-    if (callbacks_.on_quit) callbacks_.on_quit();
+  if (got == sizeof(message) && message.version == kTrappedVersion && message.kind == TrappedKind::kQuit &&
+      callbacks_.on_quit) {
+    callbacks_.on_quit();
     return;
   }
   child_.Kill();

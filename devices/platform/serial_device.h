@@ -38,7 +38,7 @@ struct SerialDeviceOptions {
 struct SerialDeviceCallbacks {
   // "device 'serial' (pid 71) ended by signal 9 (Killed)"
   std::function<void(const std::string& message)> on_failed;
-  // The user typed the escape sequence. At most once.
+  // The user typed the escape sequence: at most once, and only where SerialDeviceOptions::interactive.
   std::function<void()> on_quit;
 };
 

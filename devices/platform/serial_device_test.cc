@@ -36,6 +36,7 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr char kProgram[] = "devices/platform/serial_process_for_test";
+constexpr char kRogue[] = "devices/platform/serial_rogue_for_test";
 constexpr absl::Duration kGenerous = absl::Seconds(20);
 
 struct Pipe {
@@ -308,6 +309,16 @@ TEST_F(SerialDeviceTest, TerminalWorksBothWaysAndKeepsItsFlags) {
   ASSERT_EQ(::write(master.get(), std::string(100, 'k').data(), 100), 100);
   ASSERT_EQ(::write(master.get(), "\x01x", 2), 2);
   EXPECT_TRUE(quit_.WaitForNotificationWithTimeout(kGenerous));
+}
+
+TEST_F(SerialDeviceTest, AProcessThatPretendsThatSomebodyQuitHasFailed) {
+  program_.Reset(::open(kRogue, O_RDONLY | O_CLOEXEC));
+  ASSERT_TRUE(program_.valid());
+  ASSERT_NO_FATAL_FAILURE(Start(Options()));
+  ASSERT_TRUE(failed_.WaitForNotificationWithTimeout(kGenerous));
+  StopLoop();
+  EXPECT_FALSE(quit_.WaitForNotificationWithTimeout(absl::ZeroDuration()));
+  EXPECT_THAT(failure_, HasSubstr("sent an event that the protocol does not have"));
 }
 
 TEST_F(SerialDeviceTest, KilledProcessIsReportedOnceByItsSignal) {
