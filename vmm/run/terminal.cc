@@ -18,7 +18,8 @@ constexpr int kCrashSignals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSY
 bool InForeground() { return ::isatty(STDIN_FILENO) != 0 && ::tcgetpgrp(STDIN_FILENO) == ::getpgrp(); }
 
 void RestoreAndDie(int signal) {
-  ::tcsetattr(STDIN_FILENO, TCSANOW, &g_saved);
+  // In the background this would stop the process, which then had not crashed for whoever waits for it.
+  if (::tcgetpgrp(STDIN_FILENO) == ::getpgrp()) ::tcsetattr(STDIN_FILENO, TCSANOW, &g_saved);
   ::raise(signal);  // SA_RESETHAND: now the default action, with its core dump and its status
 }
 

@@ -103,6 +103,18 @@ TEST_F(RawTerminalTest, InTheBackgroundTheTerminalIsLeftAlone) {
   EXPECT_TRUE(Cooked());
 }
 
+TEST_F(RawTerminalTest, ACrashInTheBackgroundIsNoStop) {
+  const int status = InForeground([] {
+    RawTerminal terminal;
+    ::signal(SIGTTOU, SIG_IGN);
+    ::tcsetpgrp(STDIN_FILENO, ::getppid());
+    ::signal(SIGTTOU, SIG_DFL);
+    ::raise(SIGSEGV);
+    return 0;
+  });
+  EXPECT_EQ(status, 128 + SIGSEGV);
+}
+
 TEST_F(RawTerminalTest, WithoutATerminalItDoesNothing) {
   const int status = InForeground([this] {
     const int null = ::open("/dev/null", O_RDONLY);
