@@ -30,6 +30,7 @@
 #include "vmm/acpi/acpi_tables.h"
 #include "vmm/boot/boot_layout.h"
 #include "vmm/boot/load_kernel.h"
+#include "vmm/boot/reset_stub.h"
 #include "vmm/machine/boot_state.h"
 #include "vmm/machine/machine_event_loop.h"
 
@@ -64,7 +65,8 @@ class MicroVmImpl final : public MicroVm {
  private:
   absl::Status BuildMemory();
   absl::Status BuildDevices();
-  absl::Status BuildSerial();
+  absl::Status BeginSerial();
+  absl::Status FinishSerial();
   absl::Status LoadGuest(BootEntry& entry);
   absl::Status BuildProcessors(const BootEntry& entry);
   void OnDeviceFailed(OnFailure policy, const std::string& message);
@@ -85,7 +87,10 @@ class MicroVmImpl final : public MicroVm {
   std::unique_ptr<AcpiPm> acpi_pm_;
   std::unique_ptr<Pvpanic> pvpanic_;
   std::unique_ptr<DebugPort> debug_port_;
-  std::unique_ptr<SerialDevice> serial_;  // made and destroyed on the loop's thread
+  // Made and destroyed on the loop's thread, while Build loads the kernel: who waits for serial_started_ sees both.
+  std::unique_ptr<SerialDevice> serial_;
+  absl::Status serial_status_;
+  absl::Notification serial_started_;
   IoBus ports_;
   IoBus mmio_;
   std::vector<std::unique_ptr<VirtualProcessor>> processors_;
@@ -100,10 +105,14 @@ absl::Status MicroVmImpl::Build() {
   ASSIGN_OR_RETURN(vm_, kvm_->CreateVm());
   RETURN_IF_ERROR(vm_->CreateIrqChip(kKvmIdentityMapBase, kKvmTssBase));
   RETURN_IF_ERROR(BuildDevices());
-  RETURN_IF_ERROR(BuildMemory());
+  if (config_.serial.enabled) RETURN_IF_ERROR(BeginSerial());
   BootEntry entry;
-  RETURN_IF_ERROR(LoadGuest(entry));
-  return BuildProcessors(entry);
+  absl::Status built = BuildMemory();
+  if (built.ok()) built = LoadGuest(entry);
+  if (built.ok()) built = BuildProcessors(entry);
+  // Waited for in any case: its task is still using this object.
+  const absl::Status serial = config_.serial.enabled ? FinishSerial() : absl::OkStatus();
+  return built.ok() ? serial : built;
 }
 
 absl::Status MicroVmImpl::BuildMemory() {
@@ -128,14 +137,24 @@ absl::Status MicroVmImpl::BuildDevices() {
     debug_port_ = std::make_unique<DebugPort>();
     RETURN_IF_ERROR(ports_.Add(kDebugPort, 1, "debug port", *debug_port_));
   }
-  return config_.serial.enabled ? BuildSerial() : absl::OkStatus();
+  return absl::OkStatus();
 }
 
-absl::Status MicroVmImpl::BuildSerial() {
-  ASSIGN_OR_RETURN(const EventFd interrupt, EventFd::Create());
-  RETURN_IF_ERROR(vm_->AddIrqFd(interrupt.fd(), kSerialGsi));
-  SerialDeviceOptions options{.interrupt_fd = interrupt.fd(), .jail = config_.sandbox};
+// What the start of the device process needs, kept until the loop's thread has started it.
+struct SerialStart {
+  EventFd interrupt;
   OwnedFd output;
+  OwnedFd executable;
+  SerialDeviceOptions options;
+};
+
+absl::Status MicroVmImpl::BeginSerial() {
+  ASSIGN_OR_RETURN(EventFd interrupt, EventFd::Create());
+  RETURN_IF_ERROR(vm_->AddIrqFd(interrupt.fd(), kSerialGsi));
+  auto start = std::make_shared<SerialStart>(SerialStart{.interrupt = std::move(interrupt)});
+  SerialDeviceOptions& options = start->options;
+  OwnedFd& output = start->output;
+  options = {.interrupt_fd = start->interrupt.fd(), .jail = config_.sandbox};
   switch (config_.serial.output) {
     case SerialOutput::kStdio:
       options.output_fd = STDOUT_FILENO;
@@ -155,22 +174,28 @@ absl::Status MicroVmImpl::BuildSerial() {
     if (!output.valid()) return ErrnoStatus(errno, absl::StrCat("open serial output '", config_.serial.path, "'"));
     options.output_fd = output.get();
   }
-  OwnedFd executable;
   if (!options_.device_executable.empty()) {
-    executable = OwnedFd(::open(options_.device_executable.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!executable.valid()) return ErrnoStatus(errno, absl::StrCat("open device executable '", options_.device_executable, "'"));
-    options.executable_fd = executable.get();
+    start->executable = OwnedFd(::open(options_.device_executable.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!start->executable.valid()) {
+      return ErrnoStatus(errno, absl::StrCat("open device executable '", options_.device_executable, "'"));
+    }
+    options.executable_fd = start->executable.get();
   }
-  SerialDeviceCallbacks callbacks{
-      .on_failed = [this](const std::string& message) { OnDeviceFailed(config_.serial.on_failure, message); },
-      .on_quit = [this] { lifecycle_->RequestEnd(MachineEnd::kStopped, "stopped from the terminal (Ctrl-A x)"); }};
-  absl::Status status;
-  loop_->RunThere([&] {
-    auto device = SerialDevice::Start(loop_->loop(), options, std::move(callbacks));
-    status = device.status();
+  loop_->loop().Post([this, start] {
+    auto device = SerialDevice::Start(
+        loop_->loop(), start->options,
+        {.on_failed = [this](const std::string& message) { OnDeviceFailed(config_.serial.on_failure, message); },
+         .on_quit = [this] { lifecycle_->RequestEnd(MachineEnd::kStopped, "stopped from the terminal (Ctrl-A x)"); }});
+    serial_status_ = device.status();
     if (device.ok()) serial_ = *std::move(device);
+    serial_started_.Notify();
   });
-  RETURN_IF_ERROR(status);
+  return absl::OkStatus();
+}
+
+absl::Status MicroVmImpl::FinishSerial() {
+  serial_started_.WaitForNotification();
+  RETURN_IF_ERROR(serial_status_);
   Log(LogLevel::kDebug, "vmm", absl::StrCat("started device 'serial' (pid ", serial_->pid(), ")"));
   return ports_.Add(kSerialPort, kSerialPorts, "serial", serial_->device());
 }
@@ -194,6 +219,7 @@ absl::Status MicroVmImpl::LoadGuest(BootEntry& entry) {
   if (tables.bytes.size() > kAcpiTablesBytes || !memory_->Write(kAcpiTablesBase, tables.bytes)) {
     return absl::InternalError(absl::StrCat("write ACPI tables: ", tables.bytes.size(), " bytes do not fit"));
   }
+  RETURN_IF_ERROR(WriteResetStub(*memory_));
   ASSIGN_OR_RETURN(const OwnedFd kernel, OpenImage(config_.boot.kernel, "kernel"));
   OwnedFd initramfs;
   if (!config_.boot.initramfs.empty()) {

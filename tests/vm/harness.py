@@ -27,6 +27,7 @@ class Vm:
         command = [VMM, "run", "--config", config, *flags]
         self.text = ""
         self.seen = 0
+        self.commands = 0
         self.errors = ""
         self.terminal = terminal
         if terminal:
@@ -51,6 +52,12 @@ class Vm:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass
         if self.terminal:
             os.close(self.master)
             os.close(self.slave)
@@ -95,12 +102,16 @@ class Vm:
         os.write(self.input, line.encode() + b"\n")
 
     def run(self, line):
-        """Types a command at the prompt; returns what it printed."""
-        self.type(line)
-        self.wait_for(re.escape(line[:40]))  # the echo; long lines are wrapped by the shell
-        begin = self.seen
+        """Types a command at the prompt; returns what it printed.
+
+        Marks are printed around it, and typed in two pieces, so that the echo of the typing (which the shell wraps as it
+        likes) is not taken for them."""
+        self.commands += 1
+        n = self.commands
+        self.type(f'echo "@""{n}["; {line}; echo "]""{n}@"')
+        match = self.wait_for(rf"@{n}\[\r?\n((?s:.*?))\]{n}@")
         self.wait_for(re.escape(PROMPT))
-        return self.text[begin:self.seen - len(PROMPT)].replace("\r", "").strip("\n")
+        return match.group(1).replace("\r", "").strip("\n")
 
     def boot(self):
         self.wait_for(re.escape(PROMPT))

@@ -33,7 +33,10 @@ inline constexpr uint64_t kCommandLineBytes = 2048;
 inline constexpr Gpa kLowRamEnd{0x9fc00};
 // Where a kernel without a pointer to the RSDP looks for it. Reserved in the memory map with everything from kLowRamEnd up.
 inline constexpr Gpa kAcpiTablesBase{0xe0000};
-inline constexpr uint64_t kAcpiTablesBytes = 0x20000;
+inline constexpr uint64_t kAcpiTablesBytes = 0x1fff0;
+// The real-mode reset vector, within the tables' area: its last 16 bytes are not theirs.
+inline constexpr Gpa kResetStubBase{0xffff0};
+inline constexpr uint64_t kResetStubBytes = 16;
 inline constexpr Gpa kHighRamStart{kMiB};
 
 // The zero page's table is the shorter of the two formats.
@@ -47,7 +50,8 @@ static_assert(kPageTablesBase + kPageTablesBytes <= kCommandLineBase);
 static_assert(kPageTablesBase.page_offset() == 0 && kZeroPageBase.page_offset() == 0);
 static_assert(kCommandLineBase + kCommandLineBytes <= kLowRamEnd);
 static_assert(kLowRamEnd <= kAcpiTablesBase);
-static_assert(kAcpiTablesBase + kAcpiTablesBytes <= kHighRamStart);
+static_assert(kAcpiTablesBase + kAcpiTablesBytes <= kResetStubBase);
+static_assert(kResetStubBase + kResetStubBytes <= kHighRamStart);
 static_assert(kHighRamStart.raw() <= MemoryLayout::kMinRamBytes, "every machine has RAM for all of the above");
 
 }  // namespace vmm

@@ -1,5 +1,6 @@
 #include "vmm/boot/image_file.h"
 
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,6 +55,9 @@ absl::Status ImageFile::ReadIntoGuest(uint64_t offset, const GuestMemory& memory
   if (host == nullptr) {
     return RefuseSize(absl::StrCat(what, " needs ", bytes, " bytes at 0x", absl::Hex(gpa.raw()), ", which are not all RAM"));
   }
+  // One call for all pages in place of a fault for each. Where the kernel does not know it (before 5.14), they fault.
+  const uintptr_t first = reinterpret_cast<uintptr_t>(host) & ~(kPageBytes - 1);
+  ::madvise(reinterpret_cast<void*>(first), reinterpret_cast<uintptr_t>(host) + bytes - first, MADV_POPULATE_WRITE);
   return Read(offset, {host, bytes}, what);
 }
 
