@@ -57,7 +57,9 @@ void AddTopologyLeaf(std::vector<kvm_cpuid_entry2>& out, uint32_t function, cons
   add(2, /*invalid: the end*/ 0, 0, 0);
 }
 
-void Adjust(kvm_cpuid_entry2& entry, const CpuidOptions& options, uint32_t index) {
+constexpr uint32_t kIntelEbx = 0x756e'6547;  // "Genu"
+
+void Adjust(kvm_cpuid_entry2& entry, const CpuidOptions& options, uint32_t index, bool intel) {
   const uint32_t processors = options.processors;
   switch (entry.function) {
     case 0x01:
@@ -89,10 +91,12 @@ void Adjust(kvm_cpuid_entry2& entry, const CpuidOptions& options, uint32_t index
       break;
     case 0x8000'0001:
       entry.ecx &= ~(Bit(2) /*SVM*/ | Bit(10) /*IBS*/ | Bit(23) /*PerfCtrExtCore*/ | Bit(24) | Bit(28));
+      if (intel) break;  // the rest is AMD's, and reserved there
       entry.ecx |= Bit(22);  // topology extensions: 0x8000001d and 0x8000001e are right
       if (processors > 1) entry.ecx |= Bit(1);  // CmpLegacy: cores, not threads
       break;
     case 0x8000'0008:
+      if (intel) break;
       entry.ecx = (entry.ecx & ~0xf0ffu) | TopologyShift(processors) << 12 | (processors - 1);
       break;
     case 0x8000'001e:
@@ -113,11 +117,15 @@ std::vector<kvm_cpuid_entry2> GuestCpuid(std::span<const kvm_cpuid_entry2> suppo
   std::vector<kvm_cpuid_entry2> out;
   out.reserve(supported.size() + 6);
   uint32_t highest_basic = 0;
+  bool intel = false;
   for (const kvm_cpuid_entry2& entry : supported) {
-    if (entry.function == 0) highest_basic = entry.eax;
+    if (entry.function == 0) {  // KVM lists it first
+      highest_basic = entry.eax;
+      intel = entry.ebx == kIntelEbx;
+    }
     if (IsDropped(entry.function) || IsTopology(entry.function)) continue;
     out.push_back(entry);
-    Adjust(out.back(), options, index);
+    Adjust(out.back(), options, index, intel);
   }
   if (highest_basic >= 0x0b) AddTopologyLeaf(out, 0x0b, options, index);
   if (highest_basic >= 0x1f) AddTopologyLeaf(out, 0x1f, options, index);

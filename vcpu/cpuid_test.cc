@@ -75,6 +75,18 @@ TEST(GuestCpuidTest, WhatTheMachineDoesNotHaveIsNotShown) {
   EXPECT_EQ(Find(leaves, 0x01)->ecx >> 31, 1u);                   // a hypervisor is there
 }
 
+TEST(GuestCpuidTest, AmdsTopologyBitsAreNotSetOnIntel) {
+  std::vector<kvm_cpuid_entry2> supported{Leaf(0, 0, 0x1f, 0x756e'6547, 0, 0), Leaf(0x8000'0001, 0, 0, 0, 0, 0),
+                                          Leaf(0x8000'0008, 0, 0, 0, 0, 0)};
+  const auto intel = GuestCpuid(supported, {.processors = 4}, 0);
+  EXPECT_EQ(Find(intel, 0x8000'0001)->ecx, 0u);
+  EXPECT_EQ(Find(intel, 0x8000'0008)->ecx, 0u);
+  supported[0].ebx = 0x6874'7541;  // "Auth"
+  const auto amd = GuestCpuid(supported, {.processors = 4}, 0);
+  EXPECT_EQ(Find(amd, 0x8000'0001)->ecx, 1u << 22 | 1u << 1);
+  EXPECT_EQ(Find(amd, 0x8000'0008)->ecx, 2u << 12 | 3u);
+}
+
 TEST(GuestCpuidTest, KvmFeaturesThatWriteGuestMemoryUnaskedAreOff) {
   const uint32_t features = Find(GuestCpuid(AllOnes(), {}, 0), 0x4000'0001)->eax;
   EXPECT_EQ(features & 1u << KVM_FEATURE_ASYNC_PF, 0u);
