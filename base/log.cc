@@ -112,7 +112,8 @@ void Log(LogLevel level, absl::string_view component, absl::string_view message)
   // A processor must not wait for whoever reads the log: a pipe that is full, a terminal on hold. POLLOUT of a pipe means
   // room for PIPE_BUF bytes, which no line of ours exceeds but by a path; two threads at the last page may still wait.
   pollfd writable{config.fd, POLLOUT, 0};
-  if (::poll(&writable, 1, 0) == 0) return;
+  // POLLERR: nobody is left to read, and SIGPIPE would end a program that embeds us.
+  if (::poll(&writable, 1, 0) <= 0 || (writable.revents & POLLERR) != 0) return;
   [[maybe_unused]] const ssize_t written = ::write(config.fd, line.data(), line.size());
 }
 

@@ -51,6 +51,18 @@ TEST(LogTest, AReaderThatDoesNotReadCostsLinesNotTime) {
   ::close(pipe[1]);
 }
 
+TEST(LogTest, AReaderThatHasGoneIsNoSigpipe) {
+  int pipe[2];
+  ASSERT_EQ(::pipe2(pipe, O_CLOEXEC), 0);
+  ::close(pipe[0]);
+  LogConfig config;
+  config.fd = pipe[1];
+  ConfigureLog(config);
+  Log(LogLevel::kError, "test", "to nobody");
+  ConfigureLog({});
+  ::close(pipe[1]);
+}
+
 TEST(GuestLogTest, AdmitsABurstThenCountsWhatItLeavesOut) {
   GuestLog log("test");
   for (uint32_t i = 0; i < GuestLog::kBurst; ++i) EXPECT_TRUE(log.Admit(1000).write);
