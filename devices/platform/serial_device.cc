@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -77,6 +78,7 @@ absl::StatusOr<std::unique_ptr<SerialDevice>> SerialDevice::Start(EventLoop& loo
   device->watching_event_ = true;
   RETURN_IF_ERROR(loop.Watch(device->child_.pidfd(), EPOLLIN, [raw = device.get()](uint32_t) { raw->OnProcessEnd(); }));
   device->watching_process_ = true;
+  RETURN_IF_ERROR(device->WatchProgress(std::max(1, options.deadline_ms / 2)));
   return device;
 }
 
@@ -146,9 +148,25 @@ absl::Status SerialDevice::AwaitReady() {
   return absl::FailedPreconditionError(absl::StrCat("its process ", status.Describe()));
 }
 
+absl::Status SerialDevice::WatchProgress(int period_ms) {
+  timer_.Reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!timer_.valid()) return ErrnoStatus(errno, "create timer of device 'serial'");
+  // One shot, set anew after each look: two looks are never closer than a period, however late this thread runs.
+  itimerspec time{};
+  time.it_value = {.tv_sec = period_ms / 1000, .tv_nsec = period_ms % 1000 * 1'000'000L};
+  if (::timerfd_settime(timer_.get(), 0, &time, nullptr) != 0) return ErrnoStatus(errno, "set timer of device 'serial'");
+  RETURN_IF_ERROR(loop_.Watch(timer_.get(), EPOLLIN, [this, time](uint32_t) {
+    proxy_->CheckProgress();
+    ::timerfd_settime(timer_.get(), 0, &time, nullptr);  // also takes back the readiness
+  }));
+  watching_timer_ = true;
+  return absl::OkStatus();
+}
+
 SerialDevice::~SerialDevice() { Unwatch(); }
 
 void SerialDevice::Unwatch() {
+  if (std::exchange(watching_timer_, false)) loop_.Unwatch(timer_.get());
   if (std::exchange(watching_event_, false)) loop_.Unwatch(event_.get());
   if (std::exchange(watching_process_, false)) loop_.Unwatch(child_.pidfd());
 }

@@ -64,6 +64,7 @@ class SerialDevice final {
   SerialDevice(EventLoop& loop, SerialDeviceCallbacks callbacks) : loop_(loop), callbacks_(std::move(callbacks)) {}
   absl::Status Launch(const SerialDeviceOptions& options);
   absl::Status AwaitReady();
+  absl::Status WatchProgress(int period_ms);
   void OnEvent();
   void OnProcessEnd();
   void OnProxyFailure(const std::string& reason);
@@ -78,6 +79,8 @@ class SerialDevice final {
   std::unique_ptr<const PublishedPage, void (*)(const PublishedPage*)> page_{nullptr, nullptr};
   std::unique_ptr<TrappedDeviceProxy> proxy_;
   ChildProcess child_;
+  OwnedFd timer_;  // for CheckProgress
+  bool watching_timer_ = false;
   bool watching_event_ = false;
   bool watching_process_ = false;
   bool reported_ = false;

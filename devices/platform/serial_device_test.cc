@@ -362,6 +362,28 @@ TEST_F(SerialDeviceTest, StoppedProcessCostsOneDeadlineAndIsReportedOnce) {
   EXPECT_THAT(failure_, HasSubstr("no reply to a read within 200 ms"));
 }
 
+// As a guest does that has filled the port's FIFO and waits for the interrupt.
+TEST_F(SerialDeviceTest, StoppedProcessIsReportedThoughNobodyReads) {
+  SerialDeviceOptions options = Options();
+  options.deadline_ms = 200;
+  ASSERT_NO_FATAL_FAILURE(Start(options));
+  ::kill(device_->pid(), SIGSTOP);
+  for (int i = 0; i < 16; ++i) Out(uart::kThr, 'x');
+  ASSERT_TRUE(failed_.WaitForNotificationWithTimeout(kGenerous));
+  StopLoop();
+  EXPECT_EQ(failures_, 1);
+  EXPECT_THAT(failure_, HasSubstr("it took no message for 200 ms"));
+}
+
+TEST_F(SerialDeviceTest, AnIdleProcessIsNotTakenForAStuckOne) {
+  SerialDeviceOptions options = Options();
+  options.deadline_ms = 50;
+  ASSERT_NO_FATAL_FAILURE(Start(options));
+  Print("a");
+  EXPECT_FALSE(failed_.WaitForNotificationWithTimeout(absl::Milliseconds(500)));
+  EXPECT_FALSE(device_->device().failed());
+}
+
 TEST_F(SerialDeviceTest, ProgramThatCannotEnterItsSandboxSaysWhy) {
 #ifdef VMM_DYNAMIC_LINK
   GTEST_SKIP() << "static executables (a sanitizer build has none)";

@@ -1,6 +1,8 @@
 #include "devices/platform/trapped_device_proxy.h"
 
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -76,7 +78,10 @@ void TrappedDeviceProxy::Fail(Failure failure) noexcept {
 TrappedDeviceProxy::Failure TrappedDeviceProxy::Send(const TrappedMessage& message, int64_t deadline_ns) noexcept {
   while (true) {
     const ssize_t sent = ::send(socket_.get(), &message, sizeof(message), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent == sizeof(message)) return {};
+    if (sent == sizeof(message)) {
+      sent_.store(sent_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+      return {};
+    }
     const int error = errno;
     if (sent < 0 && error == EINTR) continue;
     if (sent < 0 && (error == EPIPE || error == ECONNRESET)) return "its process closed the connection";
@@ -183,6 +188,19 @@ void TrappedDeviceProxy::WriteBytes(std::span<const TrappedByteWrite> writes) no
     failure = Send(message, deadline_ns);
   }
   End(std::move(failure));
+}
+
+void TrappedDeviceProxy::CheckProgress() noexcept {
+  if (failed()) return;
+  // Before the queue is looked at: what is sent in between makes the two differ, and the next call decides.
+  const uint32_t sent = sent_.load(std::memory_order_relaxed);
+  int waiting = 0;
+  if (::ioctl(socket_.get(), SIOCOUTQ, &waiting) != 0) waiting = 0;
+  const bool still = waiting > 0 && waiting == waiting_before_ && sent == sent_before_;
+  sent_before_ = sent;
+  waiting_before_ = waiting;
+  stuck_calls_ = still ? stuck_calls_ + 1 : 0;
+  if (stuck_calls_ >= 2) Fail(absl::StrCat("it took no message for ", deadline_ms_, " ms"));
 }
 
 void TrappedDeviceProxy::Close() noexcept {

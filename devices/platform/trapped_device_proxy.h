@@ -42,6 +42,10 @@ class TrappedDeviceProxy final : public IoDevice {
 
   // Orderly end: no further access is sent, the device finds the end of the file after the last one. Not a failure.
   void Close() noexcept;
+  // Called every half of deadline_ms by one thread that is no VP's: fails the device if for two calls it took none of the
+  // messages that wait for it (one: the whole monitor may have been stopped). A guest that waits for a stuck device's
+  // interrupt makes no access that would find out.
+  void CheckProgress() noexcept;
   [[nodiscard]] bool failed() const noexcept { return failed_.load(std::memory_order_acquire); }
 
  private:
@@ -68,6 +72,13 @@ class TrappedDeviceProxy final : public IoDevice {
   bool busy_ = false;  // guarded by mutex_
   // Set once. release/acquire: who sees it set sees the failure's cause reported or being reported.
   std::atomic<bool> failed_{false};
+
+  // Messages sent. Written by whoever has the turn, read by CheckProgress; relaxed: it is compared with itself alone.
+  std::atomic<uint32_t> sent_{0};
+  // CheckProgress's own.
+  uint32_t sent_before_ = 0;
+  int waiting_before_ = 0;
+  int stuck_calls_ = 0;
 
   // Of whoever has the turn.
   uint32_t sequence_ = 0;
