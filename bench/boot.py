@@ -71,6 +71,27 @@ def boot(command, inspect=None):
     return seconds
 
 
+def failure(command):
+    """Seconds from SIGKILL of the serial process, while the guest writes, to the monitor's end; and its exit status."""
+    import harness
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                             start_new_session=True)
+    text = b""
+    while b"guest# " not in text:
+        data = os.read(child.stdout.fileno(), 65536)
+        if not data:
+            return None, child.wait()
+        text += data
+    child.stdin.write(b"yes writing\n")
+    child.stdin.flush()
+    for _ in range(50):
+        os.read(child.stdout.fileno(), 65536)
+    begin = time.monotonic()
+    os.kill(harness.children_of(child.pid)[0], signal.SIGKILL)
+    status = child.wait()
+    return time.monotonic() - begin, status
+
+
 def memory(pid):
     import harness
     print(f"  monitor: private memory beyond guest RAM {harness.private_kib(pid) / 1024:.2f} MiB")
@@ -106,6 +127,10 @@ def main(arguments):
             print(f"ratio boot {image}: {ours / theirs:.3f} of QEMU's time")
     print("memory, once booted:")
     boot(runs["vmm, vmlinux"], memory)
+    seconds, status = failure(runs["vmm, vmlinux"])
+    if seconds is not None:
+        print(f"SIGKILL of the serial process while the guest writes, to the monitor's end with status {status}:")
+        print(f"  seconds to the end: {seconds:.3f}")
     return 0 if medians else 1
 
 

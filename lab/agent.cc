@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/if.h>
+#include <linux/kvm.h>
 #include <poll.h>
 #include <pty.h>
 #include <signal.h>
@@ -251,6 +252,45 @@ void LoopbackUp() {
     ioctl(fd, SIOCSIFFLAGS, &request);
   }
   close(fd);
+}
+
+// KVM patches its own and the scheduler's code (static keys) when the first VM, the first vCPU without a local APIC or with
+// a disabled one comes, and when the last one goes. The emulator's threads can lose that race with another processor, which
+// then runs a breakpoint that is no longer there, and the kernel dies ("Oops: int3" in __schedule). So the keys are turned
+// here, before there is a second processor, and held for the life of the machine: the descriptors are never closed.
+void HoldStaticKeys() {
+  const int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+  if (kvm < 0) return;  // a kernel without KVM: whoever needs it will say so
+  const auto vm = [kvm](bool local_apics) {
+    const int fd = ioctl(kvm, KVM_CREATE_VM, 0);
+    if (fd < 0) Die("create a VM to hold KVM's static keys");
+    if (local_apics && ioctl(fd, KVM_CREATE_IRQCHIP, 0) != 0) Die("create interrupt controllers to hold KVM's static keys");
+    return fd;
+  };
+  const auto vcpu = [](int vm_fd, unsigned long id) {
+    const int fd = ioctl(vm_fd, KVM_CREATE_VCPU, id);
+    if (fd < 0) Die("create a vCPU to hold KVM's static keys");
+    return fd;
+  };
+  vcpu(vm(false), 0);
+  const int with_apics = vm(true);
+  vcpu(with_apics, 0);  // its local APIC is software-disabled until a guest enables it
+  const int disabled = vcpu(with_apics, 1);
+  kvm_sregs sregs = {};
+  if (ioctl(disabled, KVM_GET_SREGS, &sregs) != 0) Die("read vCPU registers");
+  sregs.apic_base &= ~(uint64_t{1} << 11);  // hardware-disabled
+  if (ioctl(disabled, KVM_SET_SREGS, &sregs) != 0) Die("disable a local APIC to hold KVM's static key");
+}
+
+// The kernel was told to start one only.
+void StartOtherProcessors() {
+  for (int cpu = 1;; ++cpu) {
+    const std::string path = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/online";
+    const int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    if (write(fd, "1", 1) != 1) Die("start processor %d", cpu);
+    close(fd);
+  }
 }
 
 // devtmpfs makes the nodes of loaded drivers only; opening one of these loads its driver (devname aliases do the rest).
@@ -687,6 +727,8 @@ int main() {
   const int signals = signalfd(-1, &child, SFD_NONBLOCK | SFD_CLOEXEC);
   if (signals < 0) Die("signalfd");
   LoadModules();
+  HoldStaticKeys();
+  StartOtherProcessors();
   g_port = OpenPort();
   Relay relay(g_port, signals);
   const Start start = relay.ReceiveStart();
