@@ -68,24 +68,27 @@ LanePeek LaneConsumer::Fault() noexcept {
   return LanePeek::kClosed;
 }
 
+LanePeek LaneConsumer::Copy(HvMessage& message) noexcept {
+  CopyFromHostile(message, slots_[head_ & (capacity_ - 1)]);
+  if (!IsWellFormed(message.header) || IsHypervisorMessage(message.header.type)) return Fault();
+  message.header.flags = 0;
+  message.header.reserved = 0;
+  message.header.origination_id = origination_id_;
+  return LanePeek::kMessage;
+}
+
 LanePeek LaneConsumer::Peek(HvMessage& message) noexcept {
   if (closed_) return LanePeek::kClosed;
+  // As long as something is known to wait, the producer's line is left in peace.
+  if (head_ != known_tail_) return Copy(message);
   std::atomic_ref<uint64_t> word(header_->tail);
   // acquire: pairs with the exchange of TryPost. One load: the producer may change the word between two.
   uint64_t tail = word.load(std::memory_order_acquire);
-  // An honest producer changes the word under Arm only by posting, so the second look finds a message.
+  // An honest producer changes the word under our arming only by posting, so the second look finds a message.
   for (int look = 0; look < 2; ++look) {
-    if ((tail & ~kLaneArmed) > UINT32_MAX) return Fault();
-    const uint32_t waiting = static_cast<uint32_t>(tail) - head_;
-    if (waiting > capacity_) return Fault();
-    if (waiting > 0) {
-      CopyFromHostile(message, slots_[head_ & (capacity_ - 1)]);
-      if (!IsWellFormed(message.header) || IsHypervisorMessage(message.header.type)) return Fault();
-      message.header.flags = 0;
-      message.header.reserved = 0;
-      message.header.origination_id = origination_id_;
-      return LanePeek::kMessage;
-    }
+    if ((tail & ~kLaneArmed) > UINT32_MAX || static_cast<uint32_t>(tail) - head_ > capacity_) return Fault();
+    known_tail_ = static_cast<uint32_t>(tail);
+    if (head_ != known_tail_) return Copy(message);
     if ((tail & kLaneArmed) != 0) return LanePeek::kEmpty;
     // acq_rel and acquire: as TryPost, and as the load above.
     if (word.compare_exchange_strong(tail, tail | kLaneArmed, std::memory_order_acq_rel, std::memory_order_acquire)) {
@@ -102,6 +105,7 @@ void LaneConsumer::Pop() noexcept {
 }
 
 bool LaneConsumer::HasMore() const noexcept {
+  if (!closed_ && known_tail_ != head_ + 1) return true;
   // relaxed: nothing is read on the strength of it.
   const uint64_t tail = std::atomic_ref<uint64_t>(header_->tail).load(std::memory_order_relaxed);
   return !closed_ && static_cast<uint32_t>(tail) != head_ + 1;

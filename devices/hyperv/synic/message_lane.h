@@ -84,12 +84,14 @@ class LaneConsumer final {
   LaneConsumer(LaneHeader& header, const HvMessage* slots, uint32_t capacity, uint64_t origination_id) noexcept
       : header_(&header), slots_(slots), origination_id_(origination_id), capacity_(capacity) {}
   [[nodiscard]] LanePeek Fault() noexcept;
+  [[nodiscard]] LanePeek Copy(HvMessage& message) noexcept;
 
   LaneHeader* header_;
   const HvMessage* slots_;
   uint64_t origination_id_;
   uint32_t capacity_;
   uint32_t head_ = 0;
+  uint32_t known_tail_ = 0;  // checked: at most capacity_ ahead of head_
   bool closed_ = false;
 };
 

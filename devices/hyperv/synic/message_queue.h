@@ -136,8 +136,8 @@ class MessageQueue final {
   [[nodiscard]] bool Notify(uint32_t lane) noexcept;
 
   // The next message, the same until PopFront, or null. Bounded work.
-  [[nodiscard]] const HvMessage* Front() noexcept;
-  // Requires: Front was not null.
+  [[nodiscard]] const HvMessage* Front() noexcept { return front_ != nullptr ? front_ : FindFront(); }
+  // After a Front that was not null; else it does nothing.
   void PopFront() noexcept;
   // Another waits behind Front, for all that is known here. A lane that lately was empty is not asked again.
   [[nodiscard]] bool HasMore() const noexcept;
@@ -152,8 +152,13 @@ class MessageQueue final {
   [[nodiscard]] bool is_lane_closed(uint32_t lane) const noexcept { return lanes_[lane].is_closed(); }
 
  private:
-  enum class Source : uint8_t { kNone, kRestored, kList, kLane };
+  enum class Source : uint8_t { kRestored, kList, kLane };
   MessageQueue(const QueueMap& map, Doorbell doorbell, unsigned source);
+  [[nodiscard]] const HvMessage* FindFront() noexcept;
+  [[nodiscard]] const HvMessage* SetFront(Source source, const HvMessage& message) noexcept {
+    front_source_ = source;
+    return front_ = &message;
+  }
   void TakeList() noexcept;
   [[nodiscard]] bool FrontOfLanes() noexcept;
 
@@ -165,7 +170,8 @@ class MessageQueue final {
   const std::unique_ptr<uint16_t[]> taken_;  // slots taken from the list, newest first: slot_count_ of them fit
   uint32_t taken_count_ = 0;
   const std::unique_ptr<QueueProducerLine[]> freed_;  // the truth; the region's lines are copies
-  Source front_ = Source::kNone;  // where Front came from
+  const HvMessage* front_ = nullptr;  // null: not looked for since the last PopFront
+  Source front_source_ = Source::kList;
   bool lane_is_next_ = false;
   uint32_t lane_ = 0;             // of Front, or the last one
   uint64_t ready_lanes_ = 0;      // not known to be empty and armed

@@ -2,8 +2,10 @@
 #ifndef VMM_DEVICES_HYPERV_SYNIC_QUEUE_FOR_TEST_H_
 #define VMM_DEVICES_HYPERV_SYNIC_QUEUE_FOR_TEST_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -44,6 +46,7 @@ class QueueForTest final {
   Doorbell doorbell() { return Doorbell(doorbell_line_.at<DoorbellLine>(0)); }
   QueueHeader& header() { return region_.at<QueueHeader>(0); }
   LaneHeader& lane_header(uint32_t n) { return lanes_[n]->at<LaneHeader>(0); }
+  std::span<std::byte> lane_bytes(uint32_t n) { return lanes_[n]->bytes(); }
   HvMessage& slot(uint32_t n) {
     return region_.at<HvMessage>(sizeof(QueueHeader) + shape_.producers * sizeof(QueueProducerLine) + n * sizeof(HvMessage));
   }
