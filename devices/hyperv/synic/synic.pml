@@ -91,7 +91,8 @@ inline Ring(word, kick) {
   }
 }
 
-/* MessageSlot::Look. `wrote` stays set once set: the interrupt is raised on leaving. */
+/* MessageSlot::Look, then leaving or looking again. What only the claim holder touches goes with the access before it. `wrote` stays
+ * set once set: the interrupt is raised on leaving. */
 inline Look(m, wrote) {
   atomic {
     writers++;
@@ -105,33 +106,29 @@ inline Look(m, wrote) {
        :: else -> break
        od
     :: else -> skip
-    fi
+    fi;
+    if :: takenCount == 0 -> goto looked :: else -> skip fi
   };
-  if
-  :: takenCount == 0 -> skip
-  :: else ->
-     if
-     :: slotType != NONE ->
-        slotPending = true;
+  atomic { if :: slotType == NONE -> goto write :: else -> skip fi };
+  slotPending = true;
 #ifdef MUTATE_NO_SECOND_LOOK_AT_TYPE
-        goto busy
+  goto looked;
 #else
-        if :: slotType != NONE -> goto busy :: else -> skip fi
+  atomic { if :: slotType != NONE -> goto looked :: else -> skip fi };
 #endif
-     :: else -> skip
-     fi;
-     /* Write: the flag, then the type, then the queue is told. The slot is no one else's meanwhile. */
+write:
+  /* The flag, then the type. */
 #ifdef MUTATE_TYPE_BEFORE_FLAG
-     slotType = taken[takenCount - 1];
-     slotPending = (takenCount > 1 || newest != 0);
+  slotType = taken[takenCount - 1];
+  atomic { slotPending = (takenCount > 1 || newest != 0); takenCount--; taken[takenCount] = 0; wrote = true };
 #else
-     slotPending = (takenCount > 1 || newest != 0);
-     assert(slotType == NONE);
-     slotType = taken[takenCount - 1];
+  slotPending = (takenCount > 1 || newest != 0);
+  atomic {
+    assert(slotType == NONE);
+    slotType = taken[takenCount - 1]; takenCount--; taken[takenCount] = 0; wrote = true
+  };
 #endif
-     atomic { takenCount--; taken[takenCount] = 0; wrote = true }
-  fi;
-busy: writers--
+looked: skip
 }
 
 /* MessageSlot::TryDeliver, with two looks. */
@@ -155,7 +152,7 @@ inline TryDeliver(m, wrote, looks, again) {
   :: Look(m, wrote);
      /* Leave, or take the mark away and look again; the last time, leave whatever is marked. */
      atomic {
-       looks++;
+       looks++; writers--; m = 0;
        if
        :: claim == HELD -> claim = FREE; break
        :: claim != HELD && looks == 2 ->
@@ -244,7 +241,7 @@ progress_read:
           m = 0
         };
         slotType = NONE;
-        /* EOM: an exit to the VP's thread. */
+        /* The barrier. EOM: an exit to the VP's thread. */
         if :: slotPending -> eom = true :: else -> skip fi;
         /* A handler reads once an interrupt, or until the slot is empty: both occur. */
         if :: break :: skip fi
