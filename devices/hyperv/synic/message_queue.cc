@@ -117,6 +117,7 @@ absl::StatusOr<std::unique_ptr<MessageQueue>> MessageQueue::Create(std::span<std
 absl::StatusOr<uint32_t> MessageQueue::AttachLane(LaneConsumer lane) {
   if (lanes_.size() == kMaxLanes) return absl::ResourceExhaustedError(absl::StrCat("attach lane: there are ", kMaxLanes));
   lanes_.push_back(lane);
+  list_only_ = false;
   return static_cast<uint32_t>(lanes_.size() - 1);
 }
 
@@ -170,37 +171,21 @@ const HvMessage* MessageQueue::FindFront() noexcept {
   return nullptr;
 }
 
-void MessageQueue::PopFront() noexcept {
-  if (front_ == nullptr) return;
+void MessageQueue::PopOther() noexcept {
   front_ = nullptr;
-  switch (front_source_) {
-    case Source::kRestored: ++restored_taken_; return;
-    case Source::kLane:
-      lanes_[lane_].Pop();
-      lane_is_next_ = false;
-      return;
-    case Source::kList: break;
-  }
-  lane_is_next_ = true;
-  const uint32_t slot = taken_[--taken_count_];
-  const uint32_t intercepts = map_.shape.producers << capacity_shift_;
-  // release, both: pair with the producer's acquire, so that its next write to the slot comes after our reads.
-  if (slot < intercepts) {
-    const uint32_t producer = slot >> capacity_shift_;
-    std::atomic_ref<uint32_t>(map_.lines[producer].freed).store(++freed_[producer].freed, std::memory_order_release);
+  if (front_source_ == Source::kLane) {
+    lanes_[lane_].Pop();
+    lane_is_next_ = false;
   } else {
-    const uint32_t producer = slot - intercepts;
-    std::atomic_ref<uint32_t>(map_.lines[producer].freed_intercepts)
-        .store(++freed_[producer].freed_intercepts, std::memory_order_release);
+    ++restored_taken_;
+    list_only_ = lanes_.empty() && restored_taken_ == restored_.size();
   }
-  // The messages after the next are on another core's lines.
-  if (taken_count_ > 3) __builtin_prefetch(&map_.slots[taken_[taken_count_ - 4]]);
 }
 
 bool MessageQueue::HasMore() const noexcept {
   const size_t known = taken_count_ + (restored_.size() - restored_taken_);
-  const bool is_lane = front_ != nullptr && front_source_ == Source::kLane;
-  const size_t front = front_ != nullptr && !is_lane ? 1 : 0;
+  const bool is_lane = front_source_ == Source::kLane;
+  const size_t front = is_lane ? 0 : 1;
   // relaxed: a post that this misses is told by its own ring or its own TryDeliver.
   const uint64_t front_lane = is_lane ? uint64_t{1} << lane_ : 0;
   return known > front || (ready_lanes_ & ~front_lane) != 0 || (front_lane != 0 && lanes_[lane_].HasMore()) ||
@@ -222,6 +207,8 @@ std::vector<HvMessage> MessageQueue::TakeAll() {
 bool MessageQueue::Restore(std::vector<HvMessage> messages) {
   restored_ = std::move(messages);
   restored_taken_ = 0;
+  list_only_ = lanes_.empty() && restored_.empty();
+  front_ = nullptr;
   return doorbell_.Ring(source_);
 }
 

@@ -137,9 +137,9 @@ class MessageQueue final {
 
   // The next message, the same until PopFront, or null. Bounded work.
   [[nodiscard]] const HvMessage* Front() noexcept { return front_ != nullptr ? front_ : FindFront(); }
-  // After a Front that was not null; else it does nothing.
+  // Requires: Front was not null.
   void PopFront() noexcept;
-  // Another waits behind Front, for all that is known here. A lane that lately was empty is not asked again.
+  // Another waits behind Front, which was not null, for all that is known here. A lane that lately was empty is not asked again.
   [[nodiscard]] bool HasMore() const noexcept;
 
   // Everything that waits, taken out: the state to save. Not for the hot path.
@@ -159,6 +159,7 @@ class MessageQueue final {
     front_source_ = source;
     return front_ = &message;
   }
+  void PopOther() noexcept;
   void TakeList() noexcept;
   [[nodiscard]] bool FrontOfLanes() noexcept;
 
@@ -172,6 +173,7 @@ class MessageQueue final {
   const std::unique_ptr<QueueProducerLine[]> freed_;  // the truth; the region's lines are copies
   const HvMessage* front_ = nullptr;  // null: not looked for since the last PopFront
   Source front_source_ = Source::kList;
+  bool list_only_ = true;  // no lanes, nothing restored: the next one is known
   bool lane_is_next_ = false;
   uint32_t lane_ = 0;             // of Front, or the last one
   uint64_t ready_lanes_ = 0;      // not known to be empty and armed
@@ -183,6 +185,24 @@ class MessageQueue final {
   // Lanes told of since the consumer last looked. Written by any trusted thread.
   alignas(kCacheLineBytes) std::atomic<uint64_t> notified_lanes_{0};
 };
+
+inline void MessageQueue::PopFront() noexcept {
+  if (front_source_ != Source::kList) return PopOther();
+  const uint32_t slot = taken_[--taken_count_];
+  const uint32_t producer = slot >> capacity_shift_;
+  // release, both: pair with the producer's acquire, so that its next write to the slot comes after our reads.
+  if (producer < map_.shape.producers) {
+    std::atomic_ref<uint32_t>(map_.lines[producer].freed).store(++freed_[producer].freed, std::memory_order_release);
+  } else {
+    const uint32_t sender = slot - (map_.shape.producers << capacity_shift_);
+    std::atomic_ref<uint32_t>(map_.lines[sender].freed_intercepts)
+        .store(++freed_[sender].freed_intercepts, std::memory_order_release);
+  }
+  lane_is_next_ = true;
+  // The messages after the next are on another core's lines.
+  if (taken_count_ > 3) __builtin_prefetch(&map_.slots[taken_[taken_count_ - 4]]);
+  front_ = list_only_ && taken_count_ != 0 ? &map_.slots[taken_[taken_count_ - 1]] : nullptr;
+}
 
 }  // namespace vmm
 

@@ -1,5 +1,5 @@
 // The queue against a mutex and a std::deque, boost::lockfree::queue, and a bounded ring of many producers and consumers (Vyukov's).
-// The same 256-byte messages, the same total room, one run. A full or empty queue makes all of them wait alike.
+// The same 256-byte messages, one run. A full or empty queue makes all of them wait alike.
 //
 //   tools/bazelw run //devices/hyperv/synic:message_queue_benchmark
 //
@@ -81,10 +81,12 @@ class Shared {
   Rival* rival_;
 };
 
-class Ours {
+// Every producer has room of its own: either its share of the same total, or as much as the rivals' producers have together.
+template <bool kShare>
+class OurQueue {
  public:
-  explicit Ours(uint32_t producers)
-      : shape_{producers, kRoom / producers},
+  explicit OurQueue(uint32_t producers)
+      : shape_{producers, kShare ? kRoom / producers : kRoom},
         memory_(QueueMap::RegionBytes(shape_)),
         line_(sizeof(DoorbellLine)),
         doorbell_(*static_cast<DoorbellLine*>(line_.data)),
@@ -257,6 +259,21 @@ class VyukovRing {
   Cell cells_[kRoom];
 };
 
+// The same with what a consumer that sleeps needs, and ours has: the ring of its doorbell after each post.
+class RungVyukovRing : public VyukovRing {
+ public:
+  bool Push(const HvMessage& message) {
+    if (!VyukovRing::Push(message)) return false;
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // publish, then load the doorbell
+    benchmark::DoNotOptimize(doorbell_.Ring(0));
+    return true;
+  }
+
+ private:
+  DoorbellLine line_;
+  Doorbell doorbell_{line_};
+};
+
 HvMessage MessageOf(int64_t payload) {
   HvMessage message{};
   message.header.type = HvMessageType::kVmBus;
@@ -397,6 +414,9 @@ void Processes(benchmark::State& state) {
   }
 }
 
+using Ours = OurQueue<true>;
+using OursRoomEach = OurQueue<false>;
+using BoundedMpmcRung = Shared<RungVyukovRing>;
 using BoostLockfree = Shared<BoostQueue>;
 using BoundedMpmc = Shared<VyukovRing>;
 using SharedMutexRing = Shared<MutexRing>;
@@ -407,11 +427,13 @@ VMM_POST(Post, OurLanes);
 VMM_POST(Post, MutexDeque);
 VMM_POST(Post, BoostLockfree);
 VMM_POST(Post, BoundedMpmc);
+VMM_POST(Post, BoundedMpmcRung);
 VMM_POST(PostAndTake, Ours);
 VMM_POST(PostAndTake, OurLanes);
 VMM_POST(PostAndTake, MutexDeque);
 VMM_POST(PostAndTake, BoostLockfree);
 VMM_POST(PostAndTake, BoundedMpmc);
+VMM_POST(PostAndTake, BoundedMpmcRung);
 
 #define VMM_STREAM(how, queue)               \
   BENCHMARK_TEMPLATE(how, queue)             \
@@ -420,15 +442,19 @@ VMM_POST(PostAndTake, BoundedMpmc);
       ->Iterations(kRounds)                  \
       ->Unit(benchmark::kMillisecond)
 VMM_STREAM(Threads, Ours);
+VMM_STREAM(Threads, OursRoomEach);
 VMM_STREAM(Threads, OurLanes);
 VMM_STREAM(Threads, MutexDeque);
 VMM_STREAM(Threads, BoostLockfree);
 VMM_STREAM(Threads, BoundedMpmc);
+VMM_STREAM(Threads, BoundedMpmcRung);
 VMM_STREAM(Processes, Ours);
+VMM_STREAM(Processes, OursRoomEach);
 VMM_STREAM(Processes, OurLanes);
 VMM_STREAM(Processes, SharedMutexRing);
 VMM_STREAM(Processes, BoostLockfree);
 VMM_STREAM(Processes, BoundedMpmc);
+VMM_STREAM(Processes, BoundedMpmcRung);
 
 }  // namespace
 }  // namespace vmm
