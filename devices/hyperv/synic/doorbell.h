@@ -59,8 +59,8 @@ class Doorbell final {
   // True: from here on the next Ring kicks; sleep. False: something was told meanwhile, or this is armed already.
   [[nodiscard]] bool Arm() noexcept {
     uint64_t awake = 0;
-    // One word, one order: either this sees a Ring's bit, or that Ring sees kAsleep. release: what this consumer wrote before is
-    // visible to the thread that kicks it.
+    // One word, one order: either this sees a Ring's bit, or that Ring sees kAsleep. release: what this consumer wrote before
+    // is visible to the thread that kicks it.
     return Word().compare_exchange_strong(awake, kAsleep, std::memory_order_seq_cst);
   }
 

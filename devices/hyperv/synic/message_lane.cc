@@ -13,10 +13,12 @@ namespace {
 
 absl::Status CheckRegion(std::span<std::byte> region, uint32_t capacity) {
   if (!std::has_single_bit(capacity) || capacity > kMaxLaneCapacity) {
-    return absl::InvalidArgumentError(absl::StrCat("map lane: capacity ", capacity, " is not a power of two up to ", kMaxLaneCapacity));
+    return absl::InvalidArgumentError(
+        absl::StrCat("map lane: capacity ", capacity, " is not a power of two up to ", kMaxLaneCapacity));
   }
   if (region.size() < LaneProducer::RegionBytes(capacity)) {
-    return absl::InvalidArgumentError(absl::StrCat("map lane: ", region.size(), " bytes are too few for ", capacity, " messages"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("map lane: ", region.size(), " bytes are too few for ", capacity, " messages"));
   }
   if (reinterpret_cast<uintptr_t>(region.data()) % kCacheLineBytes != 0) {
     return absl::InvalidArgumentError("map lane: the region does not start on a cache line");
@@ -54,13 +56,15 @@ PostResult LaneProducer::TryPost(const HvMessage& message) noexcept {
   return (before & kLaneArmed) != 0 ? PostResult::kPostedKick : PostResult::kPosted;
 }
 
-absl::StatusOr<LaneConsumer> LaneConsumer::Create(std::span<std::byte> region, uint32_t capacity, uint64_t origination_id) {
+absl::StatusOr<LaneConsumer> LaneConsumer::Create(std::span<std::byte> region, uint32_t capacity,
+                                                  uint64_t origination_id) {
   if (absl::Status status = CheckRegion(region, capacity); !status.ok()) return status;
   auto* const header = reinterpret_cast<LaneHeader*>(region.data());
   std::atomic_ref<uint32_t>(header->head).store(0, std::memory_order_relaxed);
   // release: pairs with whatever hands the region to the producer.
   std::atomic_ref<uint64_t>(header->tail).store(kLaneArmed, std::memory_order_release);
-  return LaneConsumer(*header, reinterpret_cast<const HvMessage*>(region.data() + sizeof(LaneHeader)), capacity, origination_id);
+  const auto* const slots = reinterpret_cast<const HvMessage*>(region.data() + sizeof(LaneHeader));
+  return LaneConsumer(*header, slots, capacity, origination_id);
 }
 
 LanePeek LaneConsumer::Fault() noexcept {

@@ -1,8 +1,8 @@
 // A ring of messages from one producer that is not trusted, a device process: memory of its own, shared with nobody else.
 //
 // Invariants
-//   1. Only the producer moves the tail, only the consumer moves the head; the consumer's own head is private, and the one in the
-//      region is never read back. 0 <= tail - head <= capacity, or the lane is closed.
+//   1. Only the producer moves the tail, only the consumer moves the head; the consumer's own head is private, and the one in
+//      the region is never read back. 0 <= tail - head <= capacity, or the lane is closed.
 //   2. A message is in the lane from the one exchange that moves the tail. A producer that dies before it has sent nothing; one
 //      that dies after it has sent the message and perhaps not the kick: whoever hears of the death calls Notify of the queue.
 //   3. kArmed and the tail are one word: the consumer arms only the tail that it knows, so a post either is seen by Arm or
@@ -13,8 +13,8 @@
 // Shapes   LaneHeader, then `capacity` messages; the capacity, a power of two, comes from the configuration, not the region.
 // Units    indices count messages and wrap at 2^32.
 // Threads  LaneProducer: confined to one thread of the device. LaneConsumer: confined to who holds the consumer's role.
-// Trust    the region is the producer's to scribble on. Messages that claim to be the hypervisor's close the lane, and the sender's
-//          identity is not taken from the message: the consumer's owner stamps it.
+// Trust    the region is the producer's to scribble on. Messages that claim to be the hypervisor's close the lane, and the
+//          sender's identity is not taken from the message: the consumer's owner stamps it.
 // Errors   Create, Attach: Status. TryPost: PostResult, no allocation; kFull is normal. A fault closes the lane for good.
 // Source   Hyper-V TLFS, "Inter-Partition Communication", for the message; the ring is ours.
 #ifndef VMM_DEVICES_HYPERV_SYNIC_MESSAGE_LANE_H_

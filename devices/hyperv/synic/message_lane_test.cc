@@ -136,12 +136,14 @@ TEST(MessageLaneTest, RefusesBadRegions) {
   EXPECT_THAT(LaneConsumer::Create(region.bytes(), 6, 0), StatusIs(absl::StatusCode::kInvalidArgument, "capacity 6"));
   EXPECT_THAT(LaneConsumer::Create(region.bytes(), 0, 0), StatusIs(absl::StatusCode::kInvalidArgument, "capacity 0"));
   EXPECT_THAT(LaneConsumer::Create(region.bytes(), 16, 0), StatusIs(absl::StatusCode::kInvalidArgument, "too few"));
-  EXPECT_THAT(LaneConsumer::Create(region.bytes().subspan(8), 4, 0), StatusIs(absl::StatusCode::kInvalidArgument, "cache line"));
+  EXPECT_THAT(LaneConsumer::Create(region.bytes().subspan(8), 4, 0),
+              StatusIs(absl::StatusCode::kInvalidArgument, "cache line"));
   region.at<LaneHeader>(0).tail = 100;
   EXPECT_THAT(LaneProducer::Attach(region.bytes(), kCapacity), StatusIs(absl::StatusCode::kFailedPrecondition, "tail 100"));
 }
 
-// Every word that the producer can write, at random: the consumer comes back from each call, and what it hands out is well formed.
+// Every word that the producer can write, at random: the consumer comes back from each call, and what it hands out is well
+// formed.
 TEST(MessageLaneTest, ScribblingHurtsOnlyTheScribbler) {
   std::mt19937_64 random(1);
   for (int round = 0; round < 3000; ++round) {

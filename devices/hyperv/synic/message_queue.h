@@ -1,7 +1,7 @@
 // The messages that wait for one synthetic interrupt source of one virtual processor at one trust level (VTL).
 //
-// Every trusted producer (VP thread, event loop) has slots of its own, and all of them share one word, `newest`: the top of a list
-// that goes from the newest message to the oldest. A post writes a slot that nobody else looks at and links it with one
+// Every trusted producer (VP thread, event loop) has slots of its own, and all of them share one word, `newest`: the top of a
+// list that goes from the newest message to the oldest. A post writes a slot that nobody else looks at and links it with one
 // compare-and-swap. The consumer takes the whole list with one exchange and reads it backwards.
 //
 // Invariants
@@ -15,12 +15,12 @@
 //      when it is needed: intercepts are never refused, however full the rest is. They queue in the same list.
 //   5. The doorbell is rung after the post and taken before the list (doorbell.h), so no message waits for a wake-up.
 //
-// Order    One order for all trusted producers, that of the compare-and-swaps: a post that returned before another began is ahead
-//          of it, on whatever thread; intercepts included. A lane keeps its own order; between lanes, and between a lane and
-//          the rest, none is promised, but they take turns. Restored messages come before all others.
+// Order    One order for all trusted producers, that of the compare-and-swaps: a post that returned before another began is
+//          ahead of it, on whatever thread; intercepts included. A lane keeps its own order; between lanes, and between a lane
+//          and the rest, none is promised, but they take turns. Restored messages come before all others.
 //
-// Shapes   QueueHeader, one line a producer, `capacity` messages a producer, one intercept a producer; offsets only, so each process
-//          may map the region where it likes. Lanes (message_lane.h) are regions of their own.
+// Shapes   QueueHeader, one line a producer, `capacity` messages a producer, one intercept a producer; offsets only, so each
+//          process may map the region where it likes. Lanes (message_lane.h) are regions of their own.
 // Units    capacity: messages a producer, without its intercept; a power of two. Counts wrap at 2^32.
 // Threads  MessageProducer: confined to its thread. Notify: any trusted thread. The rest of MessageQueue: confined to who
 //          has the consumer's role, which MessageSlot hands from thread to thread.
@@ -125,8 +125,8 @@ class MessageQueue final {
  public:
   static constexpr uint32_t kMaxLanes = 63;
   // Formats the region, which outlives this. `doorbell` and `source`: where Notify and Restore ring.
-  static absl::StatusOr<std::unique_ptr<MessageQueue>> Create(std::span<std::byte> region, QueueShape shape, Doorbell doorbell,
-                                                              unsigned source);
+  static absl::StatusOr<std::unique_ptr<MessageQueue>> Create(std::span<std::byte> region, QueueShape shape,
+                                                              Doorbell doorbell, unsigned source);
   MessageQueue(const MessageQueue&) = delete;
   MessageQueue& operator=(const MessageQueue&) = delete;
 
@@ -139,7 +139,8 @@ class MessageQueue final {
   [[nodiscard]] const HvMessage* Front() noexcept { return front_ != nullptr ? front_ : FindFront(); }
   // Requires: Front was not null.
   void PopFront() noexcept;
-  // Another waits behind Front, which was not null, for all that is known here. A lane that lately was empty is not asked again.
+  // Another waits behind Front, which was not null, for all that is known here. A lane that lately was empty is not asked
+  // again.
   [[nodiscard]] bool HasMore() const noexcept;
 
   // Everything that waits, taken out: the state to save. Not for the hot path.

@@ -1,11 +1,11 @@
-// The queue against a mutex and a std::deque, boost::lockfree::queue, and a bounded ring of many producers and consumers (Vyukov's).
-// The same 256-byte messages, one run. A full or empty queue makes all of them wait alike.
+// The queue against a mutex and a std::deque, boost::lockfree::queue, and a bounded ring of many producers and consumers
+// (Vyukov's). The same 256-byte messages, one run. A full or empty queue makes all of them wait alike.
 //
 //   tools/bazelw run //devices/hyperv/synic:message_queue_benchmark
 //
-// Post: nanoseconds a post, nobody consuming meanwhile. Threads, Processes: nanoseconds a message from the first post to the last message
-// taken, threads or processes on one side and one consumer on the other. Arguments: payload bytes, producers. The counters
-// are nanoseconds a message, the best and the median of many short rounds: on a busy machine the best says most.
+// Post: nanoseconds a post, nobody consuming meanwhile. Threads, Processes: nanoseconds a message from the first post to the
+// last message taken, threads or processes on one side and one consumer on the other. Arguments: payload bytes, producers. The
+// counters are nanoseconds a message, the best and the median of many short rounds: on a busy machine the best says most.
 #include "devices/hyperv/synic/message_queue.h"
 
 #include <benchmark/benchmark.h>
@@ -218,8 +218,8 @@ class BoostQueue {
   boost::lockfree::queue<HvMessage, boost::lockfree::capacity<kRoom>> queue_;
 };
 
-// Dmitry Vyukov's bounded MPMC queue, at its best here: a sequence beside each message, lines kept apart, only what is used copied,
-// and, as there is one consumer, no compare-and-swap at that end.
+// Dmitry Vyukov's bounded MPMC queue, at its best here: a sequence beside each message, lines kept apart, only what is used
+// copied, and, as there is one consumer, no compare-and-swap at that end.
 class VyukovRing {
  public:
   VyukovRing() {

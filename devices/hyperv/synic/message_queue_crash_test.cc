@@ -1,4 +1,5 @@
-// Conservation, with threads and with processes that are killed or hostile. Processes have regions of MAP_SHARED memory, as devices do.
+// Conservation, with threads and with processes that are killed or hostile. Processes have regions of MAP_SHARED memory, as
+// devices do.
 #include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>

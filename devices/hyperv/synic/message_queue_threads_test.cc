@@ -1,4 +1,5 @@
-// Conservation: all in, each once, each whole, in one order for all producers. Made for ThreadSanitizer as much as for the result.
+// Conservation: all in, each once, each whole, in one order for all producers. Made for ThreadSanitizer as much as for the
+// result.
 #include <atomic>
 #include <thread>
 #include <vector>

@@ -20,9 +20,9 @@ HvMessageType GuestSlot::LoadType() noexcept {
 }
 
 void GuestSlot::SetPending() noexcept {
-  // seq_cst: we set the flag, then load the type; the guest stores the type, has a barrier, then loads the flag. Weaker, each can
-  // miss the other: then no EOM is written, and the next message waits for ever. The byte alone: a wider write could undo the
-  // guest's store of the type.
+  // seq_cst: we set the flag, then load the type; the guest stores the type, has a barrier, then loads the flag. Weaker, each
+  // can miss the other: then no EOM is written, and the next message waits for ever. The byte alone: a wider write could undo
+  // the guest's store of the type.
   std::atomic_ref<uint8_t>(slot_.header.flags).fetch_or(kHvMessagePending, std::memory_order_seq_cst);
 }
 

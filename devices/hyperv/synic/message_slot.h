@@ -1,11 +1,13 @@
 // From the queue into the guest's slot: the one writer of one slot of a message page (SIM), whichever thread it is.
 //
 // Invariants
-//   1. Who holds the claim is the queue's consumer and the slot's only writer; all members below are its own. The claim is tried
-//      for, never waited for. Who fails leaves a mark, and the holder looks again before it goes: nobody's reason to look is lost.
+//   1. Who holds the claim is the queue's consumer and the slot's only writer; all members below are its own. The claim is
+//      tried for, never waited for. Who fails leaves a mark, and the holder looks again before it goes: nobody's reason to look
+//      is lost.
 //   2. Every message goes through the queue, also one that its poster delivers itself: so direct delivery keeps the order.
 //   3. The slot is written only while its type is 0, and the type last. While it is not, only the flag byte is touched, by an
-//      atomic OR; then the type is read again: the guest clears the type and then reads the flag, so one of the two sees the other.
+//      atomic OR; then the type is read again: the guest clears the type and then reads the flag, so one of the two sees the
+//      other.
 //   4. A message leaves the queue when it is in the slot, not before: off, paused and busy lose nothing.
 //
 // The next look is due: after a post (the poster's own TryDeliver, or the doorbell), after EOM, after an EOI of the source's

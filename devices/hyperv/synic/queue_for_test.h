@@ -1,4 +1,5 @@
-// A queue with its region, doorbell and producers, and lanes on demand. Testonly; use it where the queue is part of what is tested.
+// A queue with its region, doorbell and producers, and lanes on demand. Testonly; use it where the queue is part of what is
+// tested.
 #ifndef VMM_DEVICES_HYPERV_SYNIC_QUEUE_FOR_TEST_H_
 #define VMM_DEVICES_HYPERV_SYNIC_QUEUE_FOR_TEST_H_
 
@@ -39,7 +40,9 @@ class QueueForTest final {
     queue_->AttachLane(LaneConsumer::Create(bytes, kLaneCapacity, origination_id).value()).value();
     return LaneProducer::Attach(bytes, kLaneCapacity).value();
   }
-  PostResult Post(uint32_t producer, uint32_t sequence) { return producers_[producer].TryPost(MakeMessage(producer, sequence)); }
+  PostResult Post(uint32_t producer, uint32_t sequence) {
+    return producers_[producer].TryPost(MakeMessage(producer, sequence));
+  }
 
   MessageQueue& queue() { return *queue_; }
   MessageProducer& producer(uint32_t n) { return producers_[n]; }

@@ -1,6 +1,7 @@
 /* Queue, doorbell, slot, claim and EOM, for spin. synic_model_test.sh runs it, and again with each MUTATE_*, which must fail.
  *
- * Two producers: one by the doorbell and a kick, one that delivers itself (exit-less) and falls back to the doorbell. One virtual processor's thread, which sleeps unless it is kicked, as it does in the guest; one guest.
+ * Two producers: one by the doorbell and a kick, one that delivers itself (exit-less) and falls back to the
+ * doorbell. One virtual processor's thread, which sleeps unless it is kicked, as it does in the guest; one guest.
  * Each step is one access to shared memory. All accesses that race are seq_cst or read-modify-writes of one word in the code,
  * so that interleavings are all that can happen; the plain accesses belong to one owner, which the model asserts.
  *
@@ -91,8 +92,8 @@ inline Ring(word, kick) {
   }
 }
 
-/* MessageSlot::Look, then leaving or looking again. What only the claim holder touches goes with the access before it. `wrote` stays
- * set once set: the interrupt is raised on leaving. */
+/* MessageSlot::Look. What only the claim holder touches goes with the access before it. `wrote` stays set once set: the
+ * interrupt is raised on leaving. */
 inline Look(m, wrote) {
   atomic {
     writers++;

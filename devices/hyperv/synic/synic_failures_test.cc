@@ -1,5 +1,5 @@
-// What other SynIC implementations got wrong, as far as queue and slot decide it: a test each. Real threads, no virtual machine: a VP
-// is a thread that sleeps until it is kicked or the guest writes EOM.
+// What other SynIC implementations got wrong, as far as queue and slot decide it: a test each. Real threads, no virtual
+// machine: a VP is a thread that sleeps until it is kicked or the guest writes EOM.
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
