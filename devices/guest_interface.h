@@ -1,0 +1,67 @@
+// What a virtual processor's thread hands to the hypervisor interface that the guest sees: MSRs, hypercalls, and work that
+// other threads have for it.
+//
+// Shapes   one object a virtual processor and trust level.
+// Threads  confined to the virtual processor's thread, outside the guest. Kicks come from other threads (VpKick).
+// Trust    numbers and values are the guest's.
+// Errors   values: false is #GP(0).
+#ifndef VMM_DEVICES_GUEST_INTERFACE_H_
+#define VMM_DEVICES_GUEST_INTERFACE_H_
+
+#include <array>
+#include <cstdint>
+
+namespace vmm {
+
+// The registers of a hypercall, and the mode it was made in.
+struct HypercallRegisters {
+  uint64_t rax, rbx, rcx, rdx, rsi, rdi, r8;
+  bool long_mode;       // EFER.LMA and CS.L
+  bool protected_mode;  // CR0.PE, and not virtual-8086
+  uint8_t cpl;
+};
+
+// XMM0 to XMM5, the low half first; fetched and stored only by calls that use them.
+using XmmRegisters = std::array<std::array<uint64_t, 2>, 6>;
+class XmmAccess {
+ public:
+  virtual ~XmmAccess() = default;
+  [[nodiscard]] virtual bool Load(XmmRegisters& xmm) noexcept = 0;
+  [[nodiscard]] virtual bool Store(const XmmRegisters& xmm) noexcept = 0;
+};
+
+enum class HypercallOutcome : uint8_t {
+  kDone,              // registers hold the result; go on behind the call
+  kAgain,             // registers hold where to continue; make the same call again, interrupts first
+  kUndefinedOpcode,   // #UD at the call
+  kNotOffered,        // no hypercall page is enabled: nothing is behind the port
+};
+
+class GuestInterface {
+ public:
+  virtual ~GuestInterface() = default;
+
+  [[nodiscard]] virtual bool ReadMsr(uint32_t msr, uint64_t& value) noexcept = 0;
+  [[nodiscard]] virtual bool WriteMsr(uint32_t msr, uint64_t value) noexcept = 0;
+  [[nodiscard]] virtual HypercallOutcome Hypercall(HypercallRegisters& registers, XmmAccess& xmm) noexcept = 0;
+
+  // KVM could not reach memory, without saying where. True: the guest wrote to a page that it may only read, and gets #GP(0).
+  [[nodiscard]] virtual bool OnInaccessibleMemory() noexcept = 0;
+
+  // Before each entry. What waits for this processor is done in here, and from its return on a kick brings the thread back: no
+  // work is told of without one.
+  virtual void PrepareToEnter() noexcept = 0;
+};
+
+// Brings a virtual processor's thread out of the guest, to its PrepareToEnter.
+//
+// Threads  any; never blocks.
+class VpKick {
+ public:
+  virtual ~VpKick() = default;
+  virtual void Kick() noexcept = 0;
+};
+
+}  // namespace vmm
+
+#endif  // VMM_DEVICES_GUEST_INTERFACE_H_
