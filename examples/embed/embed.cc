@@ -90,7 +90,7 @@ int Run(const std::string& folder, const std::string& marker) {
   for (const auto& processor : (*vm)->stats().processors) exits += processor.pio_exits + processor.mmio_exits;
   std::fprintf(stderr, "embed: ended: %s, after %llu exits for devices\n", report.detail.c_str(),
                static_cast<unsigned long long>(exits));
-  return vmm::ExitStatusOf(report.end);
+  return vmm::ExitStatusOf(report.end, report.value);
 }
 
 }  // namespace

@@ -109,13 +109,22 @@ TEST(ExitStatusTest, StagesAndEndsMapToTheTable) {
   EXPECT_EQ(ExitStatusOf(absl::PermissionDeniedError("")), 8);
   EXPECT_EQ(ExitStatusOf(absl::ResourceExhaustedError("")), 10);
   EXPECT_EQ(ExitStatusOf(absl::InternalError("")), 40);
-  EXPECT_EQ(ExitStatusOf(MachineEnd::kPoweredOff), 0);
-  EXPECT_EQ(ExitStatusOf(MachineEnd::kRebooted), 32);
-  EXPECT_EQ(ExitStatusOf(MachineEnd::kTripleFault), 34);
-  EXPECT_EQ(ExitStatusOf(MachineEnd::kPanicked), 36);
-  EXPECT_EQ(ExitStatusOf(MachineEnd::kDeviceFailed), 38);
-  EXPECT_EQ(ExitStatusOf(MachineEnd::kInternalError), 40);
-  EXPECT_EQ(ExitStatusOf(MachineEnd::kStopped), 42);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kPoweredOff, 0), 0);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kRebooted, 0), 32);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kTripleFault, 0), 34);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kPanicked, 0), 36);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kDeviceFailed, 0), 38);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kInternalError, 0), 40);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kStopped, 0), 42);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kGuestCrash, 0), 44);
+}
+
+TEST(ExitStatusTest, ADebugExitIsItsValueTwiceAndOneInEightBits) {
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kDebugExit, 0), 1);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kDebugExit, 1), 3);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kDebugExit, 127), 255);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kDebugExit, 128), 1);
+  EXPECT_EQ(ExitStatusOf(MachineEnd::kDebugExit, 0xffff'ffff), 255);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ constexpr ExitCodeHelp kExitCodes[] = {
     {ExitCode::kDeviceFailed, "device-failed", "A device failed, and its on_failure is STOP."},
     {ExitCode::kInternalError, "internal-error", "KVM could not go on, or the monitor is at fault."},
     {ExitCode::kStopped, "stopped", "The machine was stopped on request: Ctrl-A x, or the library's Stop."},
+    {ExitCode::kGuestCrash, "guest-crash", "The guest reported a crash by the Hyper-V crash registers."},
 };
 
 }  // namespace
@@ -38,7 +39,7 @@ int ExitStatusOf(const absl::Status& status) {
   }
 }
 
-int ExitStatusOf(MachineEnd end) {
+int ExitStatusOf(MachineEnd end, uint32_t value) {
   switch (end) {
     case MachineEnd::kPoweredOff: return static_cast<int>(ExitCode::kOk);
     case MachineEnd::kRebooted: return static_cast<int>(ExitCode::kRebooted);
@@ -47,6 +48,8 @@ int ExitStatusOf(MachineEnd end) {
     case MachineEnd::kDeviceFailed: return static_cast<int>(ExitCode::kDeviceFailed);
     case MachineEnd::kInternalError: return static_cast<int>(ExitCode::kInternalError);
     case MachineEnd::kStopped: return static_cast<int>(ExitCode::kStopped);
+    case MachineEnd::kGuestCrash: return static_cast<int>(ExitCode::kGuestCrash);
+    case MachineEnd::kDebugExit: return static_cast<int>((value << 1 | 1) & 0xff);
   }
   return static_cast<int>(ExitCode::kInternalError);
 }
@@ -56,6 +59,8 @@ std::string ExitStatusText() {
   for (const ExitCodeHelp& help : kExitCodes) {
     absl::StrAppendFormat(&out, "%6d  %-15s %s\n", static_cast<int>(help.code), help.name, help.sentence);
   }
+  absl::StrAppendFormat(&out, "%6s  %-15s %s\n", "odd", "debug-exit",
+                        "The guest of a TEST machine wrote a value to its debug-exit port: (value << 1) | 1.");
   absl::StrAppendFormat(&out, "%6s  %-15s %s\n", "128+n", "signal", "Signal n ended the program (as a shell shows it).");
   return out;
 }

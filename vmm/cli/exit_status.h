@@ -1,11 +1,13 @@
 // The program's exit statuses: published, never changed, never used again for something else.
 //
-// Shapes   all of them are even: odd ones belong to guests that end the test machine by writing a value to its debug port.
-//          A shell shows 128+n for a program that signal n ended; no status here is that large.
+// Shapes   all of them are even: odd ones belong to guests that end the TEST machine by writing a value to its debug-exit
+//          port, (value << 1) | 1, of which the system keeps 8 bits. A shell shows 128+n for a program that signal n ended;
+//          no status here is that large.
 // Threads  any, pure.
 #ifndef VMM_VMM_CLI_EXIT_STATUS_H_
 #define VMM_VMM_CLI_EXIT_STATUS_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -27,6 +29,7 @@ enum class ExitCode : int {
   kDeviceFailed = 38,
   kInternalError = 40,
   kStopped = 42,
+  kGuestCrash = 44,
 };
 
 struct ExitCodeHelp {
@@ -38,8 +41,8 @@ struct ExitCodeHelp {
 
 // Why a machine could not be created or started (microvm.h says which code means what). OK is 0.
 [[nodiscard]] int ExitStatusOf(const absl::Status& status);
-// How a machine ended.
-[[nodiscard]] int ExitStatusOf(MachineEnd end);
+// How a machine ended. `value` is EndReport's: what the guest wrote, where that is how.
+[[nodiscard]] int ExitStatusOf(MachineEnd end, uint32_t value);
 
 // What `vmm help exit-status` prints.
 [[nodiscard]] std::string ExitStatusText();

@@ -71,6 +71,8 @@ TEST_F(LoadConfigTest, MinimalConfigurationGetsTheDocumentedDefaults) {
   EXPECT_EQ(config.serial.on_failure, OnFailure::kStop);
   EXPECT_TRUE(config.pvpanic);
   EXPECT_FALSE(config.debug_port);
+  EXPECT_EQ(config.machine, MachineKind::kStandard);
+  EXPECT_FALSE(config.hyperv.enabled);
   EXPECT_FALSE(config.sandbox.log_only);
   EXPECT_FALSE(config.sandbox.waive_seccomp);
   EXPECT_EQ(config.logging.level, LogLevel::kInfo);
@@ -83,6 +85,8 @@ TEST_F(LoadConfigTest, EveryFieldReachesThePlainStruct) {
       processors { count: 64 }
       boot { kernel: "bzImage" initramfs: "initrd" command_line: "console=ttyS0" }
       devices { serial { output: FILE path: "out" on_failure: DETACH } pvpanic { disabled: true } debug_port { enabled: true } }
+      machine: TEST
+      hyperv { backing: OWN }
       sandbox { mode: LOG waive: [NAMESPACES, EMPTY_ROOT] }
       logging { level: DEBUG format: JSON file: "log" })"));
   const VmConfig& config = loaded.config;
@@ -98,6 +102,9 @@ TEST_F(LoadConfigTest, EveryFieldReachesThePlainStruct) {
   EXPECT_EQ(config.serial.on_failure, OnFailure::kDetach);
   EXPECT_FALSE(config.pvpanic);
   EXPECT_TRUE(config.debug_port);
+  EXPECT_EQ(config.machine, MachineKind::kTest);
+  EXPECT_TRUE(config.hyperv.enabled);
+  EXPECT_EQ(config.hyperv.backing, HypervBacking::kOwn);
   EXPECT_TRUE(config.sandbox.log_only);
   EXPECT_TRUE(config.sandbox.waive_namespaces);
   EXPECT_TRUE(config.sandbox.waive_empty_root);
@@ -105,6 +112,23 @@ TEST_F(LoadConfigTest, EveryFieldReachesThePlainStruct) {
   EXPECT_EQ(config.logging.level, LogLevel::kDebug);
   EXPECT_EQ(config.logging.format, LogFormat::kJson);
   EXPECT_EQ(config.logging.file, folder_ + "/log");
+}
+
+TEST_F(LoadConfigTest, HypervIsOnInTheTestMachineUnlessSaidOtherwise) {
+  const auto enabled = [&](const std::string& rest) {
+    const auto loaded = Parse(base_ + rest);
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    return loaded.ok() && loaded->config.hyperv.enabled;
+  };
+  EXPECT_FALSE(enabled("hyperv { }"));
+  EXPECT_TRUE(enabled("hyperv { enabled: true }"));
+  EXPECT_FALSE(enabled("machine: STANDARD"));
+  EXPECT_TRUE(enabled("machine: TEST"));
+  EXPECT_FALSE(enabled("machine: TEST hyperv { enabled: false }"));
+  EXPECT_EQ(Problem(base_ + "machine: TEST\nhyperv { enabled: false backing: OWN }"),
+            "f:4: hyperv.backing: contradicts hyperv.enabled, which is false");
+  EXPECT_EQ(Problem(base_ + "hyperv { backing: OWN }"),
+            "f:3: hyperv.backing: contradicts hyperv.enabled, which is false unless given in the STANDARD machine");
 }
 
 TEST_F(LoadConfigTest, AllProblemsAreReportedWithLineAndField) {

@@ -49,6 +49,7 @@ class Validator final {
     Processors();
     Boot();
     Devices();
+    Hyperv();
     Sandbox();
     Logging();
     return std::move(result_);
@@ -284,6 +285,25 @@ class Validator final {
     result_.serial.on_failure = serial.on_failure() == config::DETACH ? OnFailure::kDetach : OnFailure::kStop;
     result_.pvpanic = !devices.pvpanic().disabled();
     result_.debug_port = devices.debug_port().enabled();
+  }
+
+  void Hyperv() {
+    if (!message_.has_machine()) message_.set_machine(config::VmConfig::STANDARD);
+    const bool test = message_.machine() == config::VmConfig::TEST;
+    result_.machine = test ? MachineKind::kTest : MachineKind::kStandard;
+    config::Hyperv& hyperv = *message_.mutable_hyperv();
+    const bool given = hyperv.has_enabled();
+    if (!given) hyperv.set_enabled(test);
+    result_.hyperv.enabled = hyperv.enabled();
+    if (!hyperv.enabled()) {
+      if (hyperv.has_backing()) {
+        Report("hyperv.backing", given ? "contradicts hyperv.enabled, which is false"
+                                       : "contradicts hyperv.enabled, which is false unless given in the STANDARD machine");
+      }
+      return;
+    }
+    if (!hyperv.has_backing()) hyperv.set_backing(config::Hyperv::KERNEL);
+    result_.hyperv.backing = hyperv.backing() == config::Hyperv::OWN ? HypervBacking::kOwn : HypervBacking::kKernel;
   }
 
   void Sandbox() {

@@ -16,11 +16,14 @@ namespace vmm {
 
 enum class OnFailure : uint8_t { kStop, kDetach };
 enum class SerialOutput : uint8_t { kStdio, kFile, kNull };
+enum class MachineKind : uint8_t { kStandard, kTest };
+enum class HypervBacking : uint8_t { kKernel, kOwn };
 
 using SandboxOptions = JailOptions;
 
 struct VmConfig {
   std::string name;
+  MachineKind machine = MachineKind::kStandard;
   GuestRamOptions memory;
   uint32_t processors = 1;
 
@@ -38,6 +41,11 @@ struct VmConfig {
   } serial;
   bool pvpanic = true;
   bool debug_port = false;
+
+  struct {
+    bool enabled = false;
+    HypervBacking backing = HypervBacking::kKernel;
+  } hyperv;
 
   SandboxOptions sandbox;
 

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 
 namespace vmm {
@@ -12,11 +13,19 @@ absl::StatusOr<std::unique_ptr<Lifecycle>> Lifecycle::Create() {
 }
 
 void Lifecycle::RequestEnd(MachineEnd end, absl::string_view detail) noexcept {
+  Request({.end = end, .detail = std::string(detail)});
+}
+
+void Lifecycle::RequestDebugExit(uint32_t value) noexcept {
+  Request({.end = MachineEnd::kDebugExit, .detail = absl::StrCat("the guest ended its machine with ", value), .value = value});
+}
+
+void Lifecycle::Request(EndReport report) noexcept {
   {
     MutexLock lock(mutex_);
     if (requested_) return;
     requested_ = true;
-    report_ = {end, std::string(detail)};
+    report_ = std::move(report);
   }
   end_.Signal();
 }

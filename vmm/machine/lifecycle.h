@@ -19,6 +19,7 @@ namespace vmm {
 struct EndReport {
   MachineEnd end = MachineEnd::kInternalError;
   std::string detail;
+  uint32_t value = 0;  // of kDebugExit: what the guest wrote
 };
 
 class Lifecycle final : public MachineControl {
@@ -26,6 +27,7 @@ class Lifecycle final : public MachineControl {
   static absl::StatusOr<std::unique_ptr<Lifecycle>> Create();
 
   void RequestEnd(MachineEnd end, absl::string_view detail) noexcept override;
+  void RequestDebugExit(uint32_t value) noexcept override;
 
   // Readable once an end has been requested.
   [[nodiscard]] int end_fd() const { return end_.fd(); }
@@ -33,6 +35,7 @@ class Lifecycle final : public MachineControl {
 
  private:
   explicit Lifecycle(EventFd end) : end_(std::move(end)) {}
+  void Request(EndReport report) noexcept;
   EventFd end_;
   mutable Mutex mutex_;
   bool requested_ ABSL_GUARDED_BY(mutex_) = false;

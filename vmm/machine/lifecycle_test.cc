@@ -35,6 +35,20 @@ TEST(LifecycleTest, TheFirstReasonCountsAndTheTextIsACopy) {
   EXPECT_EQ(lifecycle->report().detail, "first");
 }
 
+TEST(LifecycleTest, ADebugExitCarriesItsValueAndAnEndBeforeItWins) {
+  ASSERT_OK_AND_ASSIGN(const auto lifecycle, Lifecycle::Create());
+  lifecycle->RequestDebugExit(0x1234'5678);
+  lifecycle->RequestDebugExit(1);
+  EXPECT_EQ(lifecycle->report().end, MachineEnd::kDebugExit);
+  EXPECT_EQ(lifecycle->report().value, 0x1234'5678u);
+  EXPECT_TRUE(Readable(lifecycle->end_fd()));
+  ASSERT_OK_AND_ASSIGN(const auto other, Lifecycle::Create());
+  other->RequestEnd(MachineEnd::kStopped, "stopped");
+  other->RequestDebugExit(7);
+  EXPECT_EQ(other->report().end, MachineEnd::kStopped);
+  EXPECT_EQ(other->report().value, 0u);
+}
+
 TEST(LifecycleTest, OfManyThreadsOneWinsWithItsOwnText) {
   ASSERT_OK_AND_ASSIGN(const auto lifecycle, Lifecycle::Create());
   constexpr MachineEnd kEnds[] = {MachineEnd::kPoweredOff, MachineEnd::kRebooted, MachineEnd::kTripleFault, MachineEnd::kStopped};

@@ -96,10 +96,10 @@ int RunMachine(const VmConfig& config) {
     Log(LogLevel::kInfo, "vmm", absl::StrCat("stopped by signal ", signal));
     return 128 + signal;
   }
-  const bool expected =
-      report.end == MachineEnd::kPoweredOff || report.end == MachineEnd::kRebooted || report.end == MachineEnd::kStopped;
+  const bool expected = report.end == MachineEnd::kPoweredOff || report.end == MachineEnd::kRebooted ||
+                        report.end == MachineEnd::kStopped || report.end == MachineEnd::kDebugExit;
   Log(expected ? LogLevel::kInfo : LogLevel::kError, "vmm", report.detail);
-  return ExitStatusOf(report.end);
+  return ExitStatusOf(report.end, report.value);
 }
 
 }  // namespace vmm
