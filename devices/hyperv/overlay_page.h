@@ -1,11 +1,13 @@
-// A page of the hypervisor's that lies over a page of guest memory where the guest says: message page, event page, hypercall page,
-// reference TSC page, VP assist page. What was beneath comes back when it goes.
+// A page of the hypervisor's that lies over a page of guest memory where the guest says: message page, event page, hypercall
+// page, reference TSC page, VP assist page. What was beneath comes back when it goes.
 //
 // Shapes   4096 bytes, ours; zero when made, and kept for ever after, wherever the page is and whether or not it is anywhere.
 // Units    Gpfn: pages of 4096 bytes.
-// Threads  Place, Remove, place: one thread at a time, with all virtual processors as they are (running). data: any; it stays valid
-//          and the same memory while the OverlayPage lives, so who writes to it need not know where the guest sees it, or if.
-// Trust    the Gpfn is the guest's, any number. The content is writable by the guest if placed so: load a field once, check the copy.
+// Threads  Place, Remove, place: one thread at a time, with all virtual processors as they are (running). data: any; it stays
+//          valid and the same memory while the OverlayPage lives, so who writes to it need not know where the guest sees it, or
+//          if.
+// Trust    the Gpfn is the guest's, any number. The content is writable by the guest if placed so: load a field once, check the
+//          copy.
 // Errors   Place: false, an outcome that the specification foresees. NewPage: Status, at set-up only.
 // Source   Hyper-V TLFS, "Overlay Pages" and "Overlay GPA Pages".
 #ifndef VMM_DEVICES_HYPERV_OVERLAY_PAGE_H_
