@@ -27,6 +27,17 @@ struct FlexibleArray {
   Header* header = nullptr;
 };
 
+// kvm_msrs with one entry.
+struct OneMsr {
+  OneMsr(uint32_t msr, uint64_t data) noexcept : index(msr), value(data) {}
+  uint32_t count = 1, pad = 0;
+  uint32_t index, reserved = 0;
+  uint64_t value;
+};
+static_assert(sizeof(OneMsr) == sizeof(kvm_msrs) + sizeof(kvm_msr_entry) && offsetof(OneMsr, value) == 16);
+
+constexpr uint8_t kDoubleFault = 8;
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(int vm_fd, uint32_t index, uint32_t run_bytes) {
@@ -102,6 +113,16 @@ absl::Status Vcpu::SetSregs(const kvm_sregs& sregs) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<kvm_fpu> Vcpu::GetFpu() const {
+  kvm_fpu fpu{};
+  if (Ioctl(fd_.get(), KVM_GET_FPU, &fpu) != 0) return KvmStatus(errno, absl::StrCat("get FPU of vCPU ", index_));
+  return fpu;
+}
+
+// 4096 bytes do: KVM uses more only for features that a process has asked its kernel for (arch_prctl), and this one does not.
+bool Vcpu::GetXsave(kvm_xsave& out) const noexcept { return Ioctl(fd_.get(), KVM_GET_XSAVE, &out) == 0; }
+bool Vcpu::SetXsave(const kvm_xsave& xsave) noexcept { return Ioctl(fd_.get(), KVM_SET_XSAVE, &xsave) == 0; }
+
 absl::Status Vcpu::SetFpu(const kvm_fpu& fpu) {
   if (Ioctl(fd_.get(), KVM_SET_FPU, &fpu) != 0) return KvmStatus(errno, absl::StrCat("set FPU of vCPU ", index_));
   return absl::OkStatus();
@@ -120,17 +141,23 @@ absl::Status Vcpu::SetMsrs(std::span<const kvm_msr_entry> msrs) {
   return absl::OkStatus();
 }
 
+bool Vcpu::SetMsr(uint32_t index, uint64_t value) noexcept {
+  OneMsr argument(index, value);
+  return Ioctl(fd_.get(), KVM_SET_MSRS, &argument) == 1;
+}
+
 absl::StatusOr<uint64_t> Vcpu::GetMsr(uint32_t index) const {
-  const kvm_msr_entry entry{.index = index, .reserved = 0, .data = 0};
-  FlexibleArray<kvm_msrs, kvm_msr_entry> argument(std::span(&entry, 1));
-  argument.header->nmsrs = 1;
-  argument.header->pad = 0;
-  if (Ioctl(fd_.get(), KVM_GET_MSRS, argument.header) != 1) {
+  OneMsr argument(index, 0);
+  if (Ioctl(fd_.get(), KVM_GET_MSRS, &argument) != 1) {
     return absl::FailedPreconditionError(absl::StrCat("get MSR 0x", absl::Hex(index), " of vCPU ", index_));
   }
-  kvm_msr_entry out;
-  std::memcpy(&out, argument.header->entries, sizeof(out));
-  return out.data;
+  return argument.value;
+}
+
+absl::StatusOr<uint32_t> Vcpu::GetMpState() const {
+  kvm_mp_state state{};
+  if (Ioctl(fd_.get(), KVM_GET_MP_STATE, &state) != 0) return KvmStatus(errno, absl::StrCat("get run state of vCPU ", index_));
+  return state.mp_state;
 }
 
 absl::Status Vcpu::SetMpState(uint32_t state) {
@@ -141,6 +168,36 @@ absl::Status Vcpu::SetMpState(uint32_t state) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<kvm_vcpu_events> Vcpu::GetVcpuEvents() const {
+  kvm_vcpu_events events{};
+  if (Ioctl(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) return KvmStatus(errno, absl::StrCat("get events of vCPU ", index_));
+  return events;
+}
+
+absl::Status Vcpu::SetVcpuEvents(const kvm_vcpu_events& events) {
+  if (Ioctl(fd_.get(), KVM_SET_VCPU_EVENTS, &events) != 0) return KvmStatus(errno, absl::StrCat("set events of vCPU ", index_));
+  return absl::OkStatus();
+}
+
+bool Vcpu::InjectException(uint8_t vector, std::optional<uint32_t> error_code) noexcept {
+  kvm_vcpu_events events{};
+  if (Ioctl(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) return false;
+  if (events.exception.injected != 0 || events.exception.pending != 0) {
+    if (events.exception.nr == kDoubleFault) return false;
+    vector = kDoubleFault;
+    error_code = 0;
+  }
+  // `injected`, not `pending`: loading dirty registers drops a pending exception, and an injected one is on its way already.
+  events.exception.injected = 1;
+  events.exception.pending = 0;
+  events.exception.nr = vector;
+  events.exception.has_error_code = error_code.has_value() ? 1 : 0;
+  events.exception.error_code = error_code.value_or(0);
+  // Nothing else is touched: without these flags KVM leaves alone what may have changed meanwhile.
+  events.flags = 0;
+  return Ioctl(fd_.get(), KVM_SET_VCPU_EVENTS, &events) == 0;
+}
+
 absl::Status Vcpu::EnableCap(uint32_t capability, uint64_t argument) {
   kvm_enable_cap cap{};
   cap.cap = capability;
@@ -149,6 +206,29 @@ absl::Status Vcpu::EnableCap(uint32_t capability, uint64_t argument) {
     return KvmStatus(errno, absl::StrCat("enable KVM capability ", capability, " on vCPU ", index_));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> Vcpu::GetTscOffset() const {
+  uint64_t offset = 0;
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<uint64_t>(&offset);
+  if (Ioctl(fd_.get(), KVM_GET_DEVICE_ATTR, &attribute) != 0) return KvmStatus(errno, absl::StrCat("get TSC offset of vCPU ", index_));
+  return offset;
+}
+
+absl::Status Vcpu::SetTscOffset(uint64_t offset) {
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<uint64_t>(&offset);
+  if (Ioctl(fd_.get(), KVM_SET_DEVICE_ATTR, &attribute) != 0) return KvmStatus(errno, absl::StrCat("set TSC offset of vCPU ", index_));
+  return absl::OkStatus();
+}
+
+void Vcpu::EnableSyncRegs(bool with_sregs) noexcept {
+  run_->kvm_valid_regs = KVM_SYNC_X86_REGS | (with_sregs ? KVM_SYNC_X86_SREGS : 0);
 }
 
 uint32_t Vcpu::TscKhz() const noexcept {

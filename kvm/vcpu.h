@@ -2,6 +2,8 @@
 //
 // Shapes   run() is the page that KVM and we share for the last exit; register structs are KVM's own.
 // Threads  confined to the thread that calls Run, but for RequestExit: any. Before the first Run, its creator's.
+// State    what the last exit left for KVM to complete (the instruction to skip, the value that was read, dirty registers) takes
+//          effect in the next Run: until then GetRegs shows the guest at the instruction, and SetRegs is overwritten by it.
 // Trust    run() is written by the kernel; what it says of the guest's access (port, address, size) the guest chose.
 // Errors   Create, getters, setters: Status with errno. Run: a small enum, no allocation.
 // Source   Linux, "The Definitive KVM API Documentation".
@@ -13,6 +15,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -58,11 +61,38 @@ class Vcpu final {
   absl::Status SetRegs(const kvm_regs& regs);
   absl::StatusOr<kvm_sregs> GetSregs() const;
   absl::Status SetSregs(const kvm_sregs& sregs);
+  absl::StatusOr<kvm_fpu> GetFpu() const;
   absl::Status SetFpu(const kvm_fpu& fpu);
+  // GetFpu and SetFpu see the processor's memory image only: on a host with XSAVE, registers that are in their initial state are
+  // not in it. These two are right everywhere. False: KVM refused.
+  [[nodiscard]] bool GetXsave(kvm_xsave& out) const noexcept;
+  [[nodiscard]] bool SetXsave(const kvm_xsave& xsave) noexcept;
   absl::Status SetMsrs(std::span<const kvm_msr_entry> msrs);
+  // As this process, not as the guest: unfiltered, and KVM leaves out side effects that only a guest's write has. False: refused.
+  [[nodiscard]] bool SetMsr(uint32_t index, uint64_t value) noexcept;
   absl::StatusOr<uint64_t> GetMsr(uint32_t index) const;
+  absl::StatusOr<uint32_t> GetMpState() const;
   absl::Status SetMpState(uint32_t state);
+  absl::StatusOr<kvm_vcpu_events> GetVcpuEvents() const;
+  absl::Status SetVcpuEvents(const kvm_vcpu_events& events);
+  // The exception is the next thing that happens to the guest, at the RIP that it has by then. One that was on its way makes
+  // it a double fault, as in a processor that meets a second; a second double fault is refused. False: refused, by KVM or so.
+  [[nodiscard]] bool InjectException(uint8_t vector, std::optional<uint32_t> error_code) noexcept;
   absl::Status EnableCap(uint32_t capability, uint64_t argument = 0);
+  // KVM's synthetic interrupt controller: before its routes are made. Turns SCONTROL on.
+  absl::Status EnableSynic2() { return EnableCap(KVM_CAP_HYPERV_SYNIC2); }
+
+  // guest TSC = host TSC + this, where KVM does not scale it.
+  absl::StatusOr<uint64_t> GetTscOffset() const;
+  absl::Status SetTscOffset(uint64_t offset);
+
+  // From the next exit on, synced_regs (and synced_sregs) hold the guest's registers, without a system call.
+  void EnableSyncRegs(bool with_sregs) noexcept;
+  [[nodiscard]] kvm_regs& synced_regs() noexcept { return run_->s.regs.regs; }
+  [[nodiscard]] const kvm_sregs& synced_sregs() const noexcept { return run_->s.regs.sregs; }
+  // The next Run begins with loading synced_regs, before it completes the last exit: an instruction is skipped only if RIP still
+  // points at it.
+  void MarkSyncedRegsDirty() noexcept { run_->kvm_dirty_regs |= KVM_SYNC_X86_REGS; }
   // kHz, 0 if KVM does not say.
   [[nodiscard]] uint32_t TscKhz() const noexcept;
 

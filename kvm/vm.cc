@@ -1,8 +1,8 @@
 #include "kvm/vm.h"
 
-#include <array>
+#include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -44,30 +44,77 @@ absl::Status Vm::CreateIrqChip(Gpa kvm_identity_map, Gpa kvm_tss) {
     return KvmStatus(errno, "place KVM's TSS");
   }
   if (Ioctl(fd_.get(), KVM_CREATE_IRQCHIP, 0UL) != 0) return KvmStatus(errno, "create in-kernel interrupt controllers");
-
-  struct {
-    kvm_irq_routing header;
-    std::array<kvm_irq_routing_entry, kIoApicInputs> entries;
-  } routing{};
-  static_assert(offsetof(decltype(routing), entries) == sizeof(kvm_irq_routing));
-  routing.header.nr = kIoApicInputs;
-  for (uint32_t input = 0; input < kIoApicInputs; ++input) {
-    kvm_irq_routing_entry& entry = routing.entries[input];
-    entry.gsi = input;
-    entry.type = KVM_IRQ_ROUTING_IRQCHIP;
-    entry.u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
-    entry.u.irqchip.pin = input;
-  }
-  if (Ioctl(fd_.get(), KVM_SET_GSI_ROUTING, &routing) != 0) return KvmStatus(errno, "route interrupts to the I/O APIC");
-  return absl::OkStatus();
+  return routing_.RouteIoApic();
 }
 
-absl::Status Vm::AddIrqFd(int event_fd, uint32_t gsi) {
+absl::Status Vm::AddIrqFd(int event_fd, uint32_t gsi, std::optional<int> resample_fd) {
   kvm_irqfd irqfd{};
   irqfd.fd = static_cast<uint32_t>(event_fd);
   irqfd.gsi = gsi;
+  if (resample_fd.has_value()) {
+    irqfd.flags = KVM_IRQFD_FLAG_RESAMPLE;
+    irqfd.resamplefd = static_cast<uint32_t>(*resample_fd);
+  }
   if (Ioctl(fd_.get(), KVM_IRQFD, &irqfd) != 0) return KvmStatus(errno, absl::StrCat("connect eventfd to interrupt ", gsi));
   return absl::OkStatus();
+}
+
+absl::Status Vm::RemoveIrqFd(int event_fd, uint32_t gsi) {
+  kvm_irqfd irqfd{};
+  irqfd.fd = static_cast<uint32_t>(event_fd);
+  irqfd.gsi = gsi;
+  irqfd.flags = KVM_IRQFD_FLAG_DEASSIGN;
+  if (Ioctl(fd_.get(), KVM_IRQFD, &irqfd) != 0) return KvmStatus(errno, absl::StrCat("disconnect eventfd from interrupt ", gsi));
+  return absl::OkStatus();
+}
+
+absl::Status Vm::SetIrqLine(uint32_t gsi, bool level) {
+  kvm_irq_level line{};
+  line.irq = gsi;
+  line.level = level ? 1 : 0;
+  if (Ioctl(fd_.get(), KVM_IRQ_LINE, &line) != 0) return KvmStatus(errno, absl::StrCat("set level of interrupt ", gsi));
+  return absl::OkStatus();
+}
+
+bool Vm::SignalMsi(uint32_t apic_id, uint8_t vector) noexcept {
+  constexpr uint32_t kMsiBase = 0xfee0'0000, kDestinationShift = 12, kAllProcessors = 0xff;
+  if (apic_id >= kAllProcessors) return false;
+  kvm_msi msi{};
+  msi.address_lo = kMsiBase | apic_id << kDestinationShift;
+  msi.data = vector;
+  return Ioctl(fd_.get(), KVM_SIGNAL_MSI, &msi) > 0;
+}
+
+absl::Status Vm::SetMsrFilter(std::span<const MsrRange> trapped) {
+  if (trapped.size() > KVM_MSR_FILTER_MAX_RANGES) {
+    return absl::InvalidArgumentError(absl::StrCat("filter MSRs: ", trapped.size(), " ranges, KVM takes ", KVM_MSR_FILTER_MAX_RANGES));
+  }
+  // FILTER alone: what the filter does not name is KVM's to answer, with #GP where it does not know it. The capability comes
+  // first: a filter without it turns accesses into #GP.
+  RETURN_IF_ERROR(EnableCap(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER));
+  kvm_msr_filter filter{};
+  filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
+  // A bit that is 0 traps. KVM looks at no bit beyond `nmsrs`, so zeros alone, as many as the longest range needs, do for all.
+  uint32_t longest = 0;
+  for (const MsrRange& range : trapped) longest = std::max(longest, range.count);
+  std::vector<uint8_t> zeros((size_t{longest} + 63) / 64 * 8);
+  for (size_t i = 0; i < trapped.size(); ++i) {
+    kvm_msr_filter_range& range = filter.ranges[i];
+    range.flags = (trapped[i].read ? KVM_MSR_FILTER_READ : 0u) | (trapped[i].write ? KVM_MSR_FILTER_WRITE : 0u);
+    range.base = trapped[i].base;
+    range.nmsrs = trapped[i].count;
+    range.bitmap = zeros.data();
+  }
+  if (Ioctl(fd_.get(), KVM_X86_SET_MSR_FILTER, &filter) != 0) {
+    return KvmStatus(errno, absl::StrCat("filter ", trapped.size(), " ranges of MSRs"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<kvm_clock_data> Vm::GetClock() const {
+  kvm_clock_data clock{};
+  if (Ioctl(fd_.get(), KVM_GET_CLOCK, &clock) != 0) return KvmStatus(errno, "get KVM's clock");
+  return clock;
 }
 
 absl::Status Vm::AddPioEventFd(int event_fd, uint16_t port, uint32_t bytes) {

@@ -1,7 +1,7 @@
 // One KVM VM: memory slots, interrupt controller and routing, eventfds, vCPUs.
 //
 // Shapes   a slot maps [gpa, gpa + bytes) of the guest to [host, host + bytes) of this process.
-// Threads  set-up: one thread, before any vCPU runs. AddIrqFd, AddPioEventFd: any thread.
+// Threads  set-up: one thread, before any vCPU runs. Interrupts, their routes and eventfds, GetClock: any thread.
 // Trust    `host` memory outlives the Vm; the kernel checks all else.
 // Errors   Status with errno, naming the object.
 // Source   Linux, "The Definitive KVM API Documentation".
@@ -11,20 +11,31 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/owned_fd.h"
+#include "kvm/irq_routing.h"
 #include "kvm/uapi.h"
 #include "kvm/vcpu.h"
 #include "memory/gpa.h"
 
 namespace vmm::kvm {
 
+// MSRs [base, base + count) whose accesses leave KVM as KVM_EXIT_X86_RDMSR and KVM_EXIT_X86_WRMSR, known to KVM or not. What
+// this process does by SetMsr is not filtered. KVM ignores ranges in 0x800 to 0x8ff (x2APIC).
+struct MsrRange {
+  uint32_t base;
+  uint32_t count;
+  bool read = true;
+  bool write = true;
+};
+
 class Vm final {
  public:
-  Vm(OwnedFd fd, uint32_t run_bytes) noexcept : fd_(std::move(fd)), run_bytes_(run_bytes) {}
+  Vm(OwnedFd fd, uint32_t run_bytes) noexcept : fd_(std::move(fd)), run_bytes_(run_bytes), routing_(fd_.get()) {}
   Vm(const Vm&) = delete;
   Vm& operator=(const Vm&) = delete;
 
@@ -36,8 +47,24 @@ class Vm final {
 
   // Local APICs and I/O APIC in the kernel; only the I/O APIC's 24 inputs are routed (no legacy PIC is reachable).
   absl::Status CreateIrqChip(Gpa kvm_identity_map, Gpa kvm_tss);
-  // A write to `event_fd` is one edge on I/O APIC input `gsi`.
-  absl::Status AddIrqFd(int event_fd, uint32_t gsi);
+  // The routes beyond those inputs.
+  [[nodiscard]] IrqRouting& routing() noexcept { return routing_; }
+  // A write to `event_fd` is one edge on the route `gsi`. `resample_fd`, where there is one, is signalled when the guest
+  // acknowledges: end of interrupt, for a SINT also an end of message. One pair of descriptors each, one such fd a route.
+  absl::Status AddIrqFd(int event_fd, uint32_t gsi, std::optional<int> resample_fd = std::nullopt);
+  absl::Status RemoveIrqFd(int event_fd, uint32_t gsi);
+  // The level of the route `gsi`. A SINT is raised by each true, and false means nothing to it.
+  absl::Status SetIrqLine(uint32_t gsi, bool level);
+  // One fixed, edge-triggered interrupt, in the local APIC when the call returns. False: no APIC has that id or it is off.
+  // Ids above 254 would mean all processors, and are refused.
+  [[nodiscard]] bool SignalMsi(uint32_t apic_id, uint8_t vector) noexcept;
+
+  // Replaces the filter. At most 16 ranges; accesses that KVM itself refuses elsewhere stay #GP and do not exit.
+  absl::Status SetMsrFilter(std::span<const MsrRange> trapped);
+
+  // kvmclock's time with the host's TSC and wall clock of the same moment, as far as `flags` says that it has them.
+  absl::StatusOr<kvm_clock_data> GetClock() const;
+
   // A guest write of `bytes` to `port` signals `event_fd` and does not leave the kernel.
   absl::Status AddPioEventFd(int event_fd, uint16_t port, uint32_t bytes);
 
@@ -48,9 +75,8 @@ class Vm final {
  private:
   const OwnedFd fd_;
   const uint32_t run_bytes_;
+  IrqRouting routing_;
 };
-
-inline constexpr uint32_t kIoApicInputs = 24;
 
 }  // namespace vmm::kvm
 

@@ -1,0 +1,62 @@
+#include "kvm/irq_routing.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "kvm/ioctl.h"
+
+namespace vmm::kvm {
+
+absl::Status IrqRouting::RouteIoApic() {
+  MutexLock lock(mutex_);
+  if (!entries_.empty()) return absl::FailedPreconditionError("route interrupts to the I/O APIC: there are routes already");
+  for (uint32_t input = 0; input < kIoApicInputs; ++input) {
+    kvm_irq_routing_entry entry{};
+    entry.gsi = input;
+    entry.type = KVM_IRQ_ROUTING_IRQCHIP;
+    entry.u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
+    entry.u.irqchip.pin = input;
+    entries_.push_back(entry);
+  }
+  if (const int error = StoreLocked(); error != 0) {
+    entries_.clear();
+    return KvmStatus(error, "route interrupts to the I/O APIC");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint32_t> IrqRouting::AddHvSint(uint32_t vcpu, uint32_t sint) {
+  MutexLock lock(mutex_);
+  for (const kvm_irq_routing_entry& entry : entries_) {
+    if (entry.type == KVM_IRQ_ROUTING_HV_SINT && entry.u.hv_sint.vcpu == vcpu && entry.u.hv_sint.sint == sint) return entry.gsi;
+  }
+  if (entries_.size() >= kMaxRoutes) {
+    return absl::ResourceExhaustedError(absl::StrCat("route SINT ", sint, " of vCPU ", vcpu, ": ", kMaxRoutes, " routes are in use"));
+  }
+  kvm_irq_routing_entry entry{};
+  // Routes are never taken away, so the next free number is the count; without an I/O APIC's routes its numbers stay free.
+  entry.gsi = entries_.empty() ? kIoApicInputs : entries_.back().gsi + 1;
+  entry.type = KVM_IRQ_ROUTING_HV_SINT;
+  entry.u.hv_sint.vcpu = vcpu;
+  entry.u.hv_sint.sint = sint;
+  entries_.push_back(entry);
+  if (const int error = StoreLocked(); error != 0) {
+    entries_.pop_back();
+    return KvmStatus(error, absl::StrCat("route SINT ", sint, " of vCPU ", vcpu));
+  }
+  return entry.gsi;
+}
+
+int IrqRouting::StoreLocked() {
+  // kvm_irq_routing is two words, then the entries.
+  static_assert(sizeof(kvm_irq_routing) == 8 && sizeof(kvm_irq_routing_entry) % 8 == 0);
+  std::vector<uint64_t> words(1 + entries_.size() * sizeof(kvm_irq_routing_entry) / 8);
+  auto* const routing = reinterpret_cast<kvm_irq_routing*>(words.data());
+  routing->nr = static_cast<uint32_t>(entries_.size());
+  routing->flags = 0;
+  std::memcpy(words.data() + 1, entries_.data(), entries_.size() * sizeof(kvm_irq_routing_entry));
+  return Ioctl(vm_fd_, KVM_SET_GSI_ROUTING, routing) == 0 ? 0 : errno;
+}
+
+}  // namespace vmm::kvm
