@@ -69,10 +69,11 @@ std::span<std::byte> Vcpu::io_data() noexcept {
   return {reinterpret_cast<std::byte*>(run_) + io.data_offset, bytes};
 }
 
-// relaxed, both: KVM reads the byte itself; the flag that says why comes with its own ordering from the caller.
+// seq_cst: who then looks whether the vCPU is running must not have looked before (VirtualProcessor::Kick).
 void Vcpu::RequestExit() noexcept {
-  std::atomic_ref<uint8_t>(run_->immediate_exit).store(1, std::memory_order_relaxed);
+  std::atomic_ref<uint8_t>(run_->immediate_exit).store(1, std::memory_order_seq_cst);
 }
+// relaxed: whoever clears says so to others by a flag of its own, with an ordering of its own.
 void Vcpu::ClearExitRequest() noexcept {
   std::atomic_ref<uint8_t>(run_->immediate_exit).store(0, std::memory_order_relaxed);
 }

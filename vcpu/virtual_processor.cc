@@ -1,6 +1,8 @@
 #include "vcpu/virtual_processor.h"
 
 #include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -19,6 +21,42 @@ void Count(std::atomic<uint64_t>& counter) noexcept {
 
 int KickSignal() { return SIGRTMIN; }
 
+constexpr uint8_t kUndefinedOpcode = 6;
+constexpr uint8_t kGeneralProtection = 13;
+constexpr uint64_t kInvalidHypercallCode = 2;  // HV_STATUS
+
+// Fetched when a call first asks, stored by those that have output in there.
+class VcpuXmm final : public XmmAccess {
+ public:
+  explicit VcpuXmm(kvm::Vcpu& vcpu) noexcept : vcpu_(vcpu) {}
+  bool Load(XmmRegisters& xmm) noexcept override {
+    if (!Fetch()) return false;
+    std::memcpy(&xmm, Image() + kXmmOffset, sizeof(xmm));
+    return true;
+  }
+  bool Store(const XmmRegisters& xmm) noexcept override {
+    if (!Fetch()) return false;
+    std::memcpy(Image() + kXmmOffset, &xmm, sizeof(xmm));
+    // Without it, registers that were in their initial state stay there whatever the image says.
+    uint64_t present;
+    std::memcpy(&present, Image() + kPresentOffset, sizeof(present));
+    present |= kSsePresent;
+    std::memcpy(Image() + kPresentOffset, &present, sizeof(present));
+    return vcpu_.SetXsave(xsave_);
+  }
+
+ private:
+  // The XSAVE area: XMM registers in its legacy region, XSTATE_BV at the head of its header.
+  static constexpr size_t kXmmOffset = 160, kPresentOffset = 512;
+  static constexpr uint64_t kSsePresent = 2;
+  [[nodiscard]] std::byte* Image() noexcept { return reinterpret_cast<std::byte*>(xsave_.region); }
+  [[nodiscard]] bool Fetch() noexcept { return fetched_ || (fetched_ = vcpu_.GetXsave(xsave_)); }
+
+  kvm::Vcpu& vcpu_;
+  bool fetched_ = false;
+  kvm_xsave xsave_;  // valid once fetched_
+};
+
 absl::Status InstallKickHandler() {
   struct sigaction action{};
   action.sa_handler = [](int) {};  // its only effect is EINTR
@@ -32,6 +70,8 @@ absl::StatusOr<std::unique_ptr<VirtualProcessor>> VirtualProcessor::Create(std::
                                                                            Environment environment) {
   static const absl::Status installed = InstallKickHandler();
   if (!installed.ok()) return installed;
+  // Both register files: a hypercall looks at both, and no other exit to here is frequent.
+  if (environment.guest != nullptr) vcpu->EnableSyncRegs(/*with_sregs=*/true);
   return std::unique_ptr<VirtualProcessor>(new VirtualProcessor(std::move(vcpu), environment));
 }
 
@@ -55,9 +95,21 @@ absl::Status VirtualProcessor::Start() {
 
 void VirtualProcessor::RequestStop() noexcept {
   stop_.store(true, std::memory_order_release);
-  // First the flag that KVM_RUN looks at on its way in, then the signal that brings out who is already inside.
+  // The machine ends: who waits for another VP's answer is let go.
+  if (environment_.requests != nullptr) environment_.requests->Stop();
+  Kick();
+}
+
+void VirtualProcessor::Kick() noexcept {
+  // acq_rel: releases the caller's work to the loop's exchange; acquires the loop's clearing of immediate_exit, so that our
+  // setting of it is later.
+  if (kicked_.exchange(true, std::memory_order_acq_rel)) return;
   vcpu_->RequestExit();
-  if (started_) ::pthread_kill(thread_, KickSignal());
+  // By the kernel's thread id, not the pthread_t, which is invalid after Join: at worst a later thread of ours has the number
+  // and its system call is interrupted by a handler that does nothing.
+  if (in_guest_.load(std::memory_order_seq_cst)) {
+    ::syscall(SYS_tgkill, ::getpid(), thread_id_.load(std::memory_order_relaxed), KickSignal());
+  }
 }
 
 void VirtualProcessor::Join() noexcept {
@@ -72,22 +124,44 @@ void* VirtualProcessor::ThreadMain(void* self) {
   ::sigemptyset(&kick);
   ::sigaddset(&kick, KickSignal());
   ::pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
-  static_cast<VirtualProcessor*>(self)->RunLoop();
+  auto* const processor = static_cast<VirtualProcessor*>(self);
+  processor->thread_id_.store(static_cast<int>(::syscall(SYS_gettid)), std::memory_order_relaxed);
+  processor->RunLoop();
+  if (processor->environment_.requests != nullptr) processor->environment_.requests->Leave(processor->vcpu_->index());
   return nullptr;
 }
 
 void VirtualProcessor::RunLoop() noexcept {
-  while (!stop_.load(std::memory_order_acquire)) {
-    switch (vcpu_->Run()) {
+  bool interrupted = true;
+  for (;;) {
+    if (interrupted || kicked_.load(std::memory_order_relaxed)) {
+      vcpu_->ClearExitRequest();
+      // acq_rel: the other side of Kick's. The clearing above is before it, PrepareToEnter and the look at stop_ after it.
+      kicked_.exchange(false, std::memory_order_acq_rel);
+      interrupted = false;
+    }
+    if (stop_.load(std::memory_order_acquire)) return;
+    if (environment_.guest != nullptr) {
+      environment_.guest->PrepareToEnter();
+      if (failed_) return;
+    }
+    in_guest_.store(true, std::memory_order_seq_cst);
+    const kvm::RunResult result = vcpu_->Run();
+    in_guest_.store(false, std::memory_order_release);
+    switch (result) {
       case kvm::RunResult::kExit:
+        unsettled_ = true;
         if (!HandleExit()) return;
         break;
       case kvm::RunResult::kInterrupted:
+        unsettled_ = false;
+        interrupted = true;
         Count(stats_.interrupted);
         break;
       case kvm::RunResult::kMemoryFault:
-        ReportFailure("KVM could not reach the guest memory that it was told to use");
-        return;
+        unsettled_ = false;
+        if (!HandleMemoryFault()) return;
+        break;
       case kvm::RunResult::kError:
         ReportFailure(absl::StrCat("KVM_RUN failed: ", std::strerror(vcpu_->last_error())));
         return;
@@ -95,16 +169,75 @@ void VirtualProcessor::RunLoop() noexcept {
   }
 }
 
+bool VirtualProcessor::Settle() noexcept {
+  // A string access that is under way exits once more for its next part, and that part is answered too.
+  if (in_exit_) return true;
+  while (unsettled_ && !failed_) {
+    // Stays set, so that a kick's is never cleared here: the loop's next KVM_RUN returns at once and clears it in its place.
+    vcpu_->RequestExit();
+    switch (vcpu_->Run()) {
+      case kvm::RunResult::kExit:
+        failed_ = !HandleExit();
+        break;
+      case kvm::RunResult::kInterrupted:
+        unsettled_ = false;
+        break;
+      case kvm::RunResult::kMemoryFault:
+        unsettled_ = false;
+        failed_ = !HandleMemoryFault();
+        break;
+      case kvm::RunResult::kError:
+        ReportFailure(absl::StrCat("KVM_RUN failed: ", std::strerror(vcpu_->last_error())));
+        failed_ = true;
+        break;
+    }
+  }
+  return !failed_;
+}
+
+bool VirtualProcessor::HandleMemoryFault() noexcept {
+  if (environment_.guest != nullptr && environment_.guest->OnInaccessibleMemory()) return Inject(kGeneralProtection, 0);
+  ReportFailure("KVM could not reach the guest memory that it was told to use");
+  return false;
+}
+
+bool VirtualProcessor::Inject(uint8_t vector, std::optional<uint32_t> error_code) noexcept {
+  if (vcpu_->InjectException(vector, error_code)) return true;
+  environment_.control.RequestEnd(MachineEnd::kTripleFault,
+                                  absl::StrCat("virtual processor ", vcpu_->index(), " had a fault in a double fault"));
+  return false;
+}
+
 bool VirtualProcessor::HandleExit() noexcept {
+  in_exit_ = true;
+  const bool go_on = DispatchExit();
+  in_exit_ = false;
+  return go_on;
+}
+
+bool VirtualProcessor::DispatchExit() noexcept {
   kvm_run& run = vcpu_->run();
   switch (run.exit_reason) {
     case KVM_EXIT_IO:
+      if (IsHypercall()) return HandleHypercall();
       Count(stats_.pio);
       HandlePio();
       return true;
     case KVM_EXIT_MMIO:
       Count(stats_.mmio);
       HandleMmio();
+      return true;
+    case KVM_EXIT_X86_RDMSR:
+      HandleMsr(false);
+      return true;
+    case KVM_EXIT_X86_WRMSR:
+      HandleMsr(true);
+      return true;
+    case KVM_EXIT_HYPERV:
+      // KVM's own SynIC telling of a register, or a hypercall that KVM knows and leaves to us. Ours come by the port, so the guest
+      // has made this one beside the page: refused, and never a reason to end.
+      Count(stats_.other);
+      if (run.hyperv.type == KVM_EXIT_HYPERV_HCALL) run.hyperv.u.hcall.result = kInvalidHypercallCode;
       return true;
     case KVM_EXIT_SHUTDOWN:
       environment_.control.RequestEnd(MachineEnd::kTripleFault,
@@ -157,6 +290,65 @@ void VirtualProcessor::HandlePio() noexcept {
                                                          : environment_.ports.Read(io.port, one);
     if (!claimed) Count(stats_.unclaimed);
   }
+}
+
+void VirtualProcessor::HandleMsr(bool write) noexcept {
+  Count(stats_.msr);
+  auto& msr = vcpu_->run().msr;
+  bool known = false;
+  if (environment_.guest != nullptr) {
+    if (write) {
+      known = environment_.guest->WriteMsr(msr.index, msr.data);
+    } else {
+      uint64_t value = 0;
+      known = environment_.guest->ReadMsr(msr.index, value);
+      msr.data = value;
+    }
+  }
+  msr.error = known ? 0 : 1;  // KVM injects #GP
+}
+
+bool VirtualProcessor::IsHypercall() const noexcept {
+  const auto& io = vcpu_->run().io;
+  return environment_.guest != nullptr && io.port == environment_.hypercall_port && io.direction == KVM_EXIT_IO_OUT &&
+         io.size == 1 && io.count == 1;
+}
+
+bool VirtualProcessor::HandleHypercall() noexcept {
+  constexpr uint64_t kEferLma = 1 << 10, kCr0Pe = 1, kRflagsVm = 1 << 17;
+  kvm_regs& regs = vcpu_->synced_regs();
+  const kvm_sregs& sregs = vcpu_->synced_sregs();
+  HypercallRegisters call{.rax = regs.rax,
+                          .rbx = regs.rbx,
+                          .rcx = regs.rcx,
+                          .rdx = regs.rdx,
+                          .rsi = regs.rsi,
+                          .rdi = regs.rdi,
+                          .r8 = regs.r8,
+                          .long_mode = (sregs.efer & kEferLma) != 0 && sregs.cs.l != 0,
+                          .protected_mode = (sregs.cr0 & kCr0Pe) != 0 && (regs.rflags & kRflagsVm) == 0,
+                          .cpl = sregs.ss.dpl};  // the processor's own place for it, and KVM's
+  VcpuXmm xmm(*vcpu_);
+  const HypercallOutcome outcome = environment_.guest->Hypercall(call, xmm);
+  if (outcome == HypercallOutcome::kNotOffered) {
+    Count(stats_.pio);
+    HandlePio();
+    return true;
+  }
+  Count(stats_.hypercall);
+  if (outcome != HypercallOutcome::kUndefinedOpcode) {
+    regs.rax = call.rax;
+    regs.rbx = call.rbx;
+    regs.rcx = call.rcx;
+    regs.rdx = call.rdx;
+    regs.rsi = call.rsi;
+    regs.rdi = call.rdi;
+    regs.r8 = call.r8;
+  }
+  // kDone: RIP still is the OUT's, and KVM goes on behind it.
+  if (outcome != HypercallOutcome::kDone) regs.rip -= 1;
+  vcpu_->MarkSyncedRegsDirty();
+  return outcome != HypercallOutcome::kUndefinedOpcode || Inject(kUndefinedOpcode, std::nullopt);
 }
 
 void VirtualProcessor::HandleMmio() noexcept {
