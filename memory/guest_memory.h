@@ -1,6 +1,7 @@
-// One virtual trust level's view of guest RAM: a mapping of its own, and checked access through it.
+// The monitor's own access to guest RAM, checked. It sees RAM itself: no overlay page and no protection of any trust level. What
+// the guest's processors see is a GuestView.
 //
-// Shapes   one host mapping per RamRange; the view of VTL n will carry the protections that VTLs above n imposed.
+// Shapes   one host mapping per RamRange, always read and write, backed and locked ahead only where a GuestView does so.
 // Threads  accessors: any. The guest runs meanwhile: what was read may have changed since; read once, then check the copy.
 // Trust    every address and length may come from the guest. No access reaches outside the ranges, whatever the sum wraps to.
 // Errors   accessors: false, and nothing was copied, where any byte of the span is not RAM.
@@ -18,6 +19,7 @@
 #include "memory/gpa.h"
 #include "memory/guest_ram.h"
 #include "memory/layout.h"
+#include "memory/ram_mapping.h"
 
 namespace vmm {
 
@@ -46,11 +48,12 @@ class GuestMemory final {
 
   [[nodiscard]] bool Contains(Gpa guest_gpa, uint64_t bytes) const noexcept;
 
-  // For KVM memory slots and for reading files straight into RAM. The caller owns the checks from here on.
-  struct Mapping {
-    RamRange range;
-    std::byte* host;
-  };
+  // The pages of what was touched so far are taken out of this process's page tables, not out of RAM: for after loading, as the
+  // guest runs by its view's page tables.
+  void ForgetTouched() const noexcept;
+
+  // For reading files straight into RAM, and as memory slots in tests of bare VMs. The caller owns the checks from here on.
+  using Mapping = RamMapping;
   [[nodiscard]] const std::vector<Mapping>& UnsafeMappings() const noexcept { return mappings_; }
   // The host address of [gpa, gpa + bytes) where one mapping holds all of it, else nullptr.
   [[nodiscard]] std::byte* UnsafeHost(Gpa guest_gpa, uint64_t bytes) const noexcept;

@@ -24,7 +24,9 @@
 #include "kvm/system.h"
 #include "memory/guest_memory.h"
 #include "memory/guest_ram.h"
+#include "memory/guest_view.h"
 #include "memory/layout.h"
+#include "memory/ram_mapping.h"
 #include "vcpu/cpuid.h"
 #include "vcpu/virtual_processor.h"
 #include "vmm/acpi/acpi_tables.h"
@@ -40,6 +42,9 @@ namespace {
 constexpr uint16_t kSerialPort = 0x3f8;
 constexpr uint16_t kSerialPorts = 8;
 constexpr uint32_t kSerialGsi = 4;
+
+// No guest interface with overlay pages yet.
+constexpr uint32_t kOverlayPages = 0;
 
 // Large enough for any BAR; the address space costs nothing.
 constexpr uint64_t kPciWindow64Bytes = 64 * kGiB;
@@ -80,6 +85,7 @@ class MicroVmImpl final : public MicroVm {
   // loop thread that watches the device processes, all before the VM and the memory under it.
   std::unique_ptr<Lifecycle> lifecycle_;
   std::unique_ptr<GuestMemory> memory_;
+  std::unique_ptr<GuestView> view_;
   std::optional<MemoryLayout> layout_;
   std::unique_ptr<kvm::System> kvm_;
   std::unique_ptr<kvm::Vm> vm_;
@@ -119,8 +125,9 @@ absl::Status MicroVmImpl::BuildMemory() {
   ASSIGN_OR_RETURN(layout_, MemoryLayout::Create(config_.memory.bytes));
   ASSIGN_OR_RETURN(const auto ram, GuestRam::Create(config_.memory));
   ASSIGN_OR_RETURN(memory_, GuestMemory::Create(*ram, *layout_));
+  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram, *layout_, kOverlayPages));
   uint32_t slot = 0;
-  for (const GuestMemory::Mapping& mapping : memory_->UnsafeMappings()) {
+  for (const RamMapping& mapping : view_->UnsafeMappings()) {
     RETURN_IF_ERROR(vm_->SetMemorySlot(slot++, mapping.range.start, mapping.host, mapping.range.bytes));
   }
   return absl::OkStatus();
@@ -232,6 +239,10 @@ absl::Status MicroVmImpl::LoadGuest(BootEntry& entry) {
                             .reserved = {}};
   ASSIGN_OR_RETURN(const LoadedKernel loaded, LoadKernel(kernel.get(), config_.boot.kernel, *memory_, *layout_, options));
   entry = loaded.entry;
+  // The guest runs by the view's page tables, and will touch all of this at once; ours are not needed any more.
+  view_->Prefault(loaded.kernel, loaded.kernel_bytes);
+  view_->Prefault(loaded.initramfs, loaded.initramfs_bytes);
+  memory_->ForgetTouched();
   Log(LogLevel::kDebug, "vmm",
       absl::StrCat("loaded a ", loaded.format == ImageFormat::kElfPvh ? "PVH" : "bzImage", " kernel of ", loaded.kernel_bytes,
                    " bytes at 0x", absl::Hex(loaded.kernel.raw()), ", initramfs of ", loaded.initramfs_bytes, " bytes"));

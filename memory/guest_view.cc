@@ -1,0 +1,206 @@
+#include "memory/guest_view.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24  // Linux 5.18
+#endif
+
+namespace vmm {
+
+absl::StatusOr<std::unique_ptr<GuestView>> GuestView::Create(const GuestRam& ram, const MemoryLayout& layout,
+                                                             uint32_t overlay_pages) {
+  if (overlay_pages > kMaxOverlayPages) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("make a view of guest RAM: ", overlay_pages, " overlay pages are more than ", kMaxOverlayPages));
+  }
+  OwnedFd fd(::fcntl(ram.fd(), F_DUPFD_CLOEXEC, 0));
+  if (!fd.valid()) return ErrnoStatus(errno, "duplicate the descriptor of guest RAM");
+  std::unique_ptr<GuestView> view(new GuestView(std::move(fd), ram.options()));
+  RETURN_IF_ERROR(MapRam(ram, layout, RamUse::kGuest, view->mappings_));
+  if (overlay_pages != 0 && view->CanOverlay()) RETURN_IF_ERROR(view->MakeOverlayFile(overlay_pages));
+  return view;
+}
+
+absl::Status GuestView::MakeOverlayFile(uint32_t overlay_pages) {
+  const uint64_t bytes = uint64_t{overlay_pages} * kPageBytes;
+  overlay_fd_.Reset(::memfd_create("guest-overlays", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!overlay_fd_.valid()) return ErrnoStatus(errno, "create overlay file");
+  if (::ftruncate(overlay_fd_.get(), static_cast<off_t>(bytes)) != 0) {
+    return ErrnoStatus(errno, absl::StrCat("size overlay file to ", bytes, " bytes"));
+  }
+  if (::fcntl(overlay_fd_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    return ErrnoStatus(errno, "seal overlay file");
+  }
+  void* const map = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, overlay_fd_.get(), 0);
+  if (map == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("map ", bytes, " bytes of overlay pages"));
+  overlay_bytes_ = static_cast<std::byte*>(map);
+  const MutexLock lock(mutex_);
+  overlays_.resize(overlay_pages);
+  ::madvise(overlay_bytes_, bytes, MADV_DONTDUMP);
+  // Our own mapping holds them: what lies in the view comes and goes.
+  if (options_.lock && ::mlock(overlay_bytes_, bytes) != 0) {
+    const int error = errno;
+    return absl::ResourceExhaustedError(
+        ErrnoStatus(error, absl::StrCat("lock ", bytes, " bytes of overlay pages in memory (RLIMIT_MEMLOCK)")).message());
+  }
+  return absl::OkStatus();
+}
+
+GuestView::~GuestView() {
+  UnmapRam(mappings_);
+  const MutexLock lock(mutex_);
+  if (overlay_bytes_ != nullptr) ::munmap(overlay_bytes_, overlays_.size() * kPageBytes);
+}
+
+absl::StatusOr<std::unique_ptr<ViewOverlay>> GuestView::NewPage() {
+  if (!CanOverlay()) {
+    return absl::FailedPreconditionError("make an overlay page: guest RAM is of reserved huge pages, of which no part can be overlaid");
+  }
+  const MutexLock lock(mutex_);
+  for (uint32_t index = 0; index < overlays_.size(); ++index) {
+    if (overlays_[index].taken) continue;
+    overlays_[index] = {.taken = true};
+    std::memset(overlay_bytes_ + index * kPageBytes, 0, kPageBytes);
+    return std::unique_ptr<ViewOverlay>(new ViewOverlay(*this, index));
+  }
+  return absl::ResourceExhaustedError(absl::StrCat("make an overlay page: all ", overlays_.size(), " of this view are in use"));
+}
+
+std::byte* GuestView::HostPage(Gpfn guest_page) const noexcept {
+  // Beyond, the address would wrap to some other page's.
+  if (guest_page.raw() > UINT64_MAX / kPageBytes) return nullptr;
+  return FindInRam(mappings_, Gpa(guest_page), kPageBytes);
+}
+
+bool GuestView::ShowLocked(Gpfn page) noexcept {
+  std::byte* const host = HostPage(page);
+  if (host == nullptr) return false;
+  const Overlay* seen = nullptr;
+  for (const Overlay& overlay : overlays_) {
+    if (overlay.placed && overlay.at == page && (seen == nullptr || overlay.order > seen->order)) seen = &overlay;
+  }
+  if (seen != nullptr) {
+    const int protection = seen->access == ViewAccess::kReadWrite ? PROT_READ | PROT_WRITE : PROT_READ;
+    const auto offset = static_cast<off_t>(static_cast<uint64_t>(seen - overlays_.data()) * kPageBytes);
+    if (::mmap(host, kPageBytes, protection, MAP_SHARED | MAP_FIXED, overlay_fd_.get(), offset) == MAP_FAILED) return false;
+    ::madvise(host, kPageBytes, MADV_DONTDUMP);
+    return true;
+  }
+  return MapRamBack(page, kPageBytes);
+}
+
+bool GuestView::MapRamBack(Gpfn page, uint64_t bytes) const noexcept {
+  for (const RamMapping& mapping : mappings_) {
+    const uint64_t distance = (Gpa(page).raw() - mapping.range.start.raw()) / bytes * bytes;
+    if (distance >= mapping.range.bytes) continue;
+    std::byte* const host = mapping.host + distance;
+    if (::mmap(host, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, ram_fd_.get(),
+               static_cast<off_t>(mapping.range.ram_offset + distance)) == MAP_FAILED) {
+      return false;
+    }
+    AdviseRam(host, bytes, options_);
+    // Within the limit: as many bytes were locked before, and the file's page is in memory.
+    if (options_.lock) ::mlock(host, bytes);
+    return true;
+  }
+  return false;
+}
+
+void GuestView::ShowAgainLocked(Gpfn page) noexcept {
+  if (ShowLocked(page)) return;
+  // One mapping is replaced by another of the same bounds, so the kernel needs no more than it had. Going on without would leave the
+  // guest a page of ours where it is to have its own.
+  Log(LogLevel::kError, "memory", absl::StrCat("map back what is under an overlay at page 0x", absl::Hex(page.raw())));
+  std::abort();
+}
+
+bool GuestView::Place(uint32_t index, Gpfn guest_page, ViewAccess access) noexcept {
+  const MutexLock lock(mutex_);
+  Overlay& overlay = overlays_[index];
+  const Overlay before = overlay;
+  overlay.placed = true;
+  overlay.at = guest_page;
+  overlay.access = access;
+  overlay.order = next_order_++;
+  // Before the mapping: a processor that runs into it finds the count.
+  if (access != ViewAccess::kReadWrite) read_only_.fetch_add(1, std::memory_order_release);
+  const bool shown = ShowLocked(guest_page);
+  if (!shown) overlay.placed = false;
+  // The new place first: placed again where it is, the page never blinks. Others may be executing it.
+  if (before.placed && (before.at != guest_page || !shown)) ShowAgainLocked(before.at);
+  // The changes before the count: who finds no read-only page any more finds the change that took it.
+  changes_.fetch_add(1, std::memory_order_release);
+  if (!shown && access != ViewAccess::kReadWrite) read_only_.fetch_sub(1, std::memory_order_release);
+  if (before.placed && before.access != ViewAccess::kReadWrite) read_only_.fetch_sub(1, std::memory_order_release);
+  return shown;
+}
+
+void GuestView::RemoveLocked(Overlay& overlay) noexcept {
+  if (!overlay.placed) return;
+  overlay.placed = false;
+  ShowAgainLocked(overlay.at);
+  changes_.fetch_add(1, std::memory_order_release);  // before the count, as in Place
+  if (overlay.access != ViewAccess::kReadWrite) read_only_.fetch_sub(1, std::memory_order_release);
+}
+
+void GuestView::Remove(uint32_t index) noexcept {
+  const MutexLock lock(mutex_);
+  RemoveLocked(overlays_[index]);
+}
+
+void GuestView::Release(uint32_t index) noexcept {
+  const MutexLock lock(mutex_);
+  RemoveLocked(overlays_[index]);
+  overlays_[index].taken = false;
+}
+
+std::optional<Gpfn> GuestView::place(uint32_t index) const noexcept {
+  const MutexLock lock(mutex_);
+  return overlays_[index].placed ? std::optional(overlays_[index].at) : std::nullopt;
+}
+
+bool GuestView::DropPage(Gpfn guest_page) noexcept {
+  std::byte* host = HostPage(guest_page);
+  if (host == nullptr) return false;
+  const uint64_t bytes = RamPageBytes(options_);
+  host = reinterpret_cast<std::byte*>(reinterpret_cast<uintptr_t>(host) & ~(bytes - 1));
+  // A shared mapping: the contents are the file's. Locked ones need a word of their own, and are locked again when next touched.
+  if (::madvise(host, bytes, MADV_DONTNEED) == 0 || ::madvise(host, bytes, MADV_DONTNEED_LOCKED) == 0) return true;
+  // An older kernel: a new mapping of the same drops KVM's translations as well.
+  const MutexLock lock(mutex_);
+  return CanOverlay() ? ShowLocked(guest_page) : MapRamBack(guest_page, bytes);
+}
+
+void GuestView::Prefault(Gpa gpa, uint64_t bytes) noexcept {
+  for (const RamMapping& mapping : mappings_) {
+    const uint64_t start = std::max(gpa.raw(), mapping.range.start.raw());
+    const uint64_t range_end = mapping.range.start.raw() + mapping.range.bytes;
+    const uint64_t end = bytes < range_end - std::min(gpa.raw(), range_end) ? gpa.raw() + bytes : range_end;
+    if (start >= end) continue;
+    const uint64_t first = (start - mapping.range.start.raw()) / kPageBytes * kPageBytes;
+    const uint64_t last = (end - mapping.range.start.raw() + kPageBytes - 1) / kPageBytes * kPageBytes;
+    ::madvise(mapping.host + first, last - first, MADV_POPULATE_WRITE);
+  }
+}
+
+ViewOverlay::~ViewOverlay() { view_.Release(index_); }
+std::byte* ViewOverlay::data() const noexcept { return view_.overlay_bytes_ + index_ * kPageBytes; }
+bool ViewOverlay::Place(Gpfn guest_page, ViewAccess access) noexcept { return view_.Place(index_, guest_page, access); }
+void ViewOverlay::Remove() noexcept { view_.Remove(index_); }
+std::optional<Gpfn> ViewOverlay::place() const noexcept { return view_.place(index_); }
+
+}  // namespace vmm

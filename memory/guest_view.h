@@ -1,0 +1,144 @@
+// Guest RAM as the virtual processors of one trust level see it: the mapping that their KVM VM's memory slots use, and pages of our
+// own that lie over RAM pages in it (overlays).
+//
+// Shapes   one host mapping per RamRange. An overlay is 4096 bytes of a sealed file of a fixed number of pages; it is mapped over
+//          the RAM page in one step, so KVM sees the one or the other, and RAM beneath is never written.
+// Threads  NewPage, DropPage and all of ViewOverlay: any, guarded; one ViewOverlay is for one thread at a time, but data(). Counters
+//          are atomic. Mapping takes a system call that waits for the process's other mappings, and stops all processors for a moment:
+//          for what a guest does seldom.
+// Trust    every page number may be the guest's: what is not RAM is refused, whatever it wraps to.
+// Errors   Create: Status. NewPage: RESOURCE_EXHAUSTED past the number given to Create, FAILED_PRECONDITION where CanOverlay is
+//          false. Place, DropPage: false.
+//
+// Reserved huge pages (k2MiB, k1GiB) cannot be overlaid: the kernel maps no smaller part of them. CanOverlay says so, and whoever
+// configures a guest interface that needs overlays refuses such memory. Transparent huge pages can; the kernel splits one, and only
+// the mapping of it.
+//
+// A guest's write to an overlay that is not kReadWrite makes KVM_RUN fail with EFAULT, naming no address. So does KVM's own write on
+// the guest's behalf.
+#ifndef VMM_MEMORY_GUEST_VIEW_H_
+#define VMM_MEMORY_GUEST_VIEW_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/mutex.h"
+#include "base/owned_fd.h"
+#include "memory/gpa.h"
+#include "memory/guest_ram.h"
+#include "memory/layout.h"
+#include "memory/ram_mapping.h"
+
+namespace vmm {
+
+class GuestView;
+
+enum class ViewAccess : uint8_t {
+  kReadWrite,
+  kReadExecute,  // not told from kRead: nothing but the guest's own page tables denies execution
+  kRead,
+};
+
+// One page of ours; its view outlives it. Zero when made; the content stays, wherever the page is placed, or not. Destroying removes.
+class ViewOverlay final {
+ public:
+  ViewOverlay(const ViewOverlay&) = delete;
+  ViewOverlay& operator=(const ViewOverlay&) = delete;
+  ~ViewOverlay();
+
+  // The same address for its whole life, read and write.
+  [[nodiscard]] std::byte* data() const noexcept;
+  // From its return on the guest sees the page at `guest_page`, and no longer where it was before. Over other overlays there, which
+  // come back in turn as those above them go. False: that is not RAM (or the host could not map it), and the page is nowhere.
+  [[nodiscard]] bool Place(Gpfn guest_page, ViewAccess access) noexcept;
+  // Nowhere from its return on.
+  void Remove() noexcept;
+  [[nodiscard]] std::optional<Gpfn> place() const noexcept;
+
+ private:
+  friend class GuestView;
+  ViewOverlay(GuestView& view, uint32_t index) noexcept : view_(view), index_(index) {}
+  GuestView& view_;
+  const uint32_t index_;
+};
+
+class GuestView final {
+ public:
+  // An overlay may split one mapping in three, and the kernel grants a process 65 530.
+  static constexpr uint32_t kMaxOverlayPages = 8192;
+
+  // Maps `ram`, which may be closed afterwards.
+  static absl::StatusOr<std::unique_ptr<GuestView>> Create(const GuestRam& ram, const MemoryLayout& layout, uint32_t overlay_pages);
+  GuestView(const GuestView&) = delete;
+  GuestView& operator=(const GuestView&) = delete;
+  // No ViewOverlay is left, and no VM uses the mappings.
+  ~GuestView();
+
+  // For KVM memory slots only: what lies there changes with each overlay.
+  [[nodiscard]] const std::vector<RamMapping>& UnsafeMappings() const noexcept { return mappings_; }
+
+  [[nodiscard]] bool CanOverlay() const noexcept { return RamPageBytes(options_) == kPageBytes; }
+  [[nodiscard]] absl::StatusOr<std::unique_ptr<ViewOverlay>> NewPage();
+
+  // For who has to judge an EFAULT. The page may have gone while the processor was on its way out: where none is left now, but
+  // overlay_changes differs from before the entry, running again decides.
+  [[nodiscard]] bool has_read_only_overlay() const noexcept { return read_only_.load(std::memory_order_acquire) != 0; }
+  [[nodiscard]] uint64_t overlay_changes() const noexcept { return changes_.load(std::memory_order_acquire); }
+
+  // Makes KVM forget what it knows of this page (with reserved huge pages: of the huge page), and flush from all processors every
+  // translation if it knew anything. The contents stay. False: not RAM.
+  [[nodiscard]] bool DropPage(Gpfn guest_page) noexcept;
+
+  // Backs the page tables of [gpa, gpa + bytes), rounded out to pages, in one call in place of a fault for each page. What is not RAM
+  // is not backed; it is no error, nor is a kernel that knows no such call (before 5.14).
+  void Prefault(Gpa gpa, uint64_t bytes) noexcept;
+
+ private:
+  friend class ViewOverlay;
+  struct Overlay {
+    bool taken = false;
+    bool placed = false;
+    Gpfn at{0};
+    ViewAccess access = ViewAccess::kRead;
+    uint64_t order = 0;  // of placing: of several at one page the highest is seen
+  };
+
+  GuestView(OwnedFd ram_fd, const GuestRamOptions& options) : ram_fd_(std::move(ram_fd)), options_(options) {}
+  absl::Status MakeOverlayFile(uint32_t overlay_pages);
+  void Release(uint32_t index) noexcept;
+  bool Place(uint32_t index, Gpfn guest_page, ViewAccess access) noexcept;
+  void Remove(uint32_t index) noexcept;
+  std::optional<Gpfn> place(uint32_t index) const noexcept;
+
+  void RemoveLocked(Overlay& overlay) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Maps what is to be seen at `page` now. False: that is not RAM, or the host could not, and nothing has changed.
+  [[nodiscard]] bool ShowLocked(Gpfn page) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ShowAgainLocked(Gpfn page) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool MapRamBack(Gpfn page, uint64_t bytes) const noexcept;
+  [[nodiscard]] std::byte* HostPage(Gpfn guest_page) const noexcept;
+
+  // Immutable after Create.
+  const OwnedFd ram_fd_;
+  const GuestRamOptions options_;
+  std::vector<RamMapping> mappings_;
+  OwnedFd overlay_fd_;
+  std::byte* overlay_bytes_ = nullptr;
+
+  mutable Mutex mutex_;
+  std::vector<Overlay> overlays_ ABSL_GUARDED_BY(mutex_);  // never grows: Place allocates nothing
+  uint64_t next_order_ ABSL_GUARDED_BY(mutex_) = 1;
+  // Written under the mutex; release: who sees the count sees a mapping at least as new.
+  std::atomic<uint32_t> read_only_{0};
+  std::atomic<uint64_t> changes_{0};
+};
+
+}  // namespace vmm
+
+#endif  // VMM_MEMORY_GUEST_VIEW_H_

@@ -1,0 +1,47 @@
+// How guest RAM is mapped into this process: shared by GuestMemory and GuestView, which differ in what they do with it.
+//
+// Shapes   one host mapping per RamRange, aligned to the huge pages that may back it.
+// Threads  pure functions over the caller's mappings.
+// Trust    Find: the address may be the guest's and the sum may wrap; the answer is inside the mapping or nullptr.
+// Errors   Map: Status with errno.
+#ifndef VMM_MEMORY_RAM_MAPPING_H_
+#define VMM_MEMORY_RAM_MAPPING_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "memory/gpa.h"
+#include "memory/guest_ram.h"
+#include "memory/layout.h"
+
+namespace vmm {
+
+struct RamMapping {
+  RamRange range;
+  std::byte* host;
+};
+
+enum class RamUse : uint8_t {
+  kGuest,    // KVM's slots: backed and locked ahead where the options say so
+  kMonitor,  // our own access: page tables only for what is touched
+};
+
+// Appends to `out`; what is in there is the caller's to unmap, also after an error.
+absl::Status MapRam(const GuestRam& ram, const MemoryLayout& layout, RamUse use, std::vector<RamMapping>& out);
+void UnmapRam(const std::vector<RamMapping>& mappings) noexcept;
+
+// Tells the kernel what the options say of [host, host + bytes). The same for a whole mapping and for a part of it that was mapped
+// anew: only then does the kernel join the two again.
+void AdviseRam(std::byte* host, uint64_t bytes, const GuestRamOptions& options) noexcept;
+
+// The host address of [gpa, gpa + bytes) where one mapping holds all of it, else nullptr.
+[[nodiscard]] std::byte* FindInRam(const std::vector<RamMapping>& mappings, Gpa guest_gpa, uint64_t bytes) noexcept;
+
+// The pages that `options` back RAM with, in bytes: nothing smaller can be mapped or dropped by itself.
+[[nodiscard]] uint64_t RamPageBytes(const GuestRamOptions& options) noexcept;
+
+}  // namespace vmm
+
+#endif  // VMM_MEMORY_RAM_MAPPING_H_
