@@ -36,6 +36,9 @@ bool IsDropped(uint32_t function) {
   }
 }
 
+// What processors leave to hypervisors.
+bool IsHypervisors(uint32_t function) { return function >= 0x4000'0000 && function <= 0x4fff'ffff; }
+
 // Topology leaves are made here, whatever KVM reported.
 bool IsTopology(uint32_t function) { return function == 0x0b || function == 0x1f; }
 
@@ -115,7 +118,7 @@ void Adjust(kvm_cpuid_entry2& entry, const CpuidOptions& options, uint32_t index
 std::vector<kvm_cpuid_entry2> GuestCpuid(std::span<const kvm_cpuid_entry2> supported, const CpuidOptions& options,
                                          uint32_t index) {
   std::vector<kvm_cpuid_entry2> out;
-  out.reserve(supported.size() + 6);
+  out.reserve(supported.size() + 6 + options.hypervisor.size());
   uint32_t highest_basic = 0;
   bool intel = false;
   for (const kvm_cpuid_entry2& entry : supported) {
@@ -124,11 +127,21 @@ std::vector<kvm_cpuid_entry2> GuestCpuid(std::span<const kvm_cpuid_entry2> suppo
       intel = entry.ebx == kIntelEbx;
     }
     if (IsDropped(entry.function) || IsTopology(entry.function)) continue;
+    if (!options.hypervisor.empty() && IsHypervisors(entry.function)) continue;
     out.push_back(entry);
     Adjust(out.back(), options, index, intel);
   }
   if (highest_basic >= 0x0b) AddTopologyLeaf(out, 0x0b, options, index);
   if (highest_basic >= 0x1f) AddTopologyLeaf(out, 0x1f, options, index);
+  for (const CpuidLeaf& leaf : options.hypervisor) {
+    kvm_cpuid_entry2 entry{};
+    entry.function = leaf.function;
+    entry.eax = leaf.eax;
+    entry.ebx = leaf.ebx;
+    entry.ecx = leaf.ecx;
+    entry.edx = leaf.edx;
+    out.push_back(entry);
+  }
   return out;
 }
 

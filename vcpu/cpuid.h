@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "devices/cpuid_leaf.h"
 #include "kvm/uapi.h"
 
 namespace vmm {
@@ -21,6 +22,9 @@ namespace vmm {
 struct CpuidOptions {
   uint32_t processors = 1;
   bool tsc_deadline_timer = true;  // KVM_CAP_TSC_DEADLINE_TIMER
+  // Another hypervisor's leaves, from 0x40000000, in place of KVM's own; borrowed for the call. Empty: KVM's. Never both, KVM's moved
+  // up to 0x40000100: Linux takes the highest that it finds.
+  std::span<const CpuidLeaf> hypervisor = {};
 };
 
 // `supported` is what KVM_GET_SUPPORTED_CPUID answered. `index` < options.processors.

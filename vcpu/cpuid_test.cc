@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <iterator>
 #include <optional>
 
 namespace vmm {
@@ -93,6 +94,32 @@ TEST(GuestCpuidTest, KvmFeaturesThatWriteGuestMemoryUnaskedAreOff) {
   EXPECT_EQ(features & 1u << KVM_FEATURE_STEAL_TIME, 0u);
   EXPECT_EQ(features & 1u << KVM_FEATURE_PV_EOI, 0u);
   EXPECT_NE(features & 1u << KVM_FEATURE_CLOCKSOURCE2, 0u);
+}
+
+TEST(GuestCpuidTest, AnotherHypervisorsLeavesReplaceKvms) {
+  std::vector<kvm_cpuid_entry2> supported = AllOnes();
+  supported.push_back(Leaf(0x4000'0000, 0, 0x4000'0001, 0x4b4d'564b, 0x564b'4d56, 0x4d));  // "KVMKVMKVM"
+  supported.push_back(Leaf(0x4000'0100, 0, 1, 2, 3, 4));
+  const CpuidLeaf other[] = {{0x4000'0000, 0x4000'0002, 1, 2, 3}, {0x4000'0001, 4, 5, 6, 7}, {0x4000'0002, 8, 9, 10, 11}};
+  const auto leaves = GuestCpuid(supported, {.hypervisor = other}, 0);
+  std::vector<CpuidLeaf> shown;
+  for (const auto& leaf : leaves) {
+    if (leaf.function >= 0x4000'0000 && leaf.function < 0x8000'0000) {
+      shown.push_back({leaf.function, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx});
+      EXPECT_EQ(leaf.flags, 0u);  // the same for every index
+    }
+  }
+  EXPECT_EQ(shown, std::vector<CpuidLeaf>(std::begin(other), std::end(other)));
+  EXPECT_EQ(Find(leaves, 0x01)->ecx >> 31, 1u);  // a hypervisor is there
+  EXPECT_EQ(Find(leaves, 0x8000'0001)->ecx >> 22 & 1, 1u);
+}
+
+TEST(GuestCpuidTest, WithoutAnotherHypervisorKvmsLeavesAreShown) {
+  std::vector<kvm_cpuid_entry2> supported = AllOnes();
+  supported.push_back(Leaf(0x4000'0000, 0, 0x4000'0001, 0x4b4d'564b, 0x564b'4d56, 0x4d));
+  const auto leaves = GuestCpuid(supported, {}, 0);
+  EXPECT_EQ(Find(leaves, 0x4000'0000)->ebx, 0x4b4d'564bu);
+  EXPECT_TRUE(Find(leaves, 0x4000'0001));
 }
 
 TEST(GuestCpuidTest, TheDeadlineTimerIsShownOnlyWhereKvmHasIt) {
