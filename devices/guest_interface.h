@@ -16,6 +16,7 @@ namespace vmm {
 // The registers of a hypercall, and the mode it was made in.
 struct HypercallRegisters {
   uint64_t rax, rbx, rcx, rdx, rsi, rdi, r8;
+  uint64_t rip;         // linear, of the call; not written back
   bool long_mode;       // EFER.LMA and CS.L
   bool protected_mode;  // CR0.PE, and not virtual-8086
   uint8_t cpl;

@@ -1,0 +1,81 @@
+#include "vmm/hyperv/hyperv_processor.h"
+
+#include "base/status_macros.h"
+#include "vmm/hyperv/initial_context.h"
+
+namespace vmm {
+
+HypervProcessor::~HypervProcessor() {
+  vp_.reset();
+  environment_.loop.RunThere([this] { deadline_.reset(); });
+}
+
+absl::Status HypervProcessor::Finish(VirtualProcessor& processor, const HvOffer& offer, const Interface& interface) {
+  processor_ = &processor;
+  partition_ = &interface.partition;
+  environment_.requests.SetKick(index_, processor);
+  absl::Status status;
+  environment_.loop.RunThere([&] {
+    auto deadline = TimerfdDeadline::Create(environment_.loop.loop(), interface.clock, [this] { vp_->NotifyDeadline(); });
+    status = deadline.status();
+    if (status.ok()) deadline_ = *std::move(deadline);
+  });
+  RETURN_IF_ERROR(status);
+  sints_.emplace(environment_.vm, processor.vcpu(), interface.eoi_watch);
+  const HvVp::Environment environment{.partition = interface.partition,
+                                      .connections = interface.connections,
+                                      .vps = interface.vps,
+                                      .host = *this,
+                                      .starter = *this,
+                                      .clock = interface.clock,
+                                      .memory = interface.memory,
+                                      .overlays = interface.overlays,
+                                      .sints = *sints_,
+                                      .vectors = *this,
+                                      .deadline = *deadline_,
+                                      .kick = processor,
+                                      .kernel_timers = interface.kernel_timers ? this : nullptr};
+  ASSIGN_OR_RETURN(vp_, HvVp::Create(VpIndex(index_), kVtl0, offer, environment));
+  return absl::OkStatus();
+}
+
+void HypervProcessor::PrepareToEnter() noexcept {
+  // What others want of this processor may need its registers, which are settled only between two instructions.
+  if (environment_.requests.HasWork(index_) && processor_->Settle()) environment_.requests.Serve(index_);
+  vp_->PrepareToEnter();
+}
+
+void HypervProcessor::SendInterrupt(VpIndex vp, uint8_t vector) noexcept {
+  // False: its local APIC is off, and the interrupt is lost as it would be on the bus.
+  (void)environment_.vm.SignalMsi(vp.raw(), vector);
+}
+
+// KVM has no call that flushes a guest's TLB. But when it forgets a page that a guest may have in its TLB, it flushes them all, on
+// every processor, and waits for them. The page is the one that the caller has just executed from, so KVM knows it: either
+// since this call was made, or somebody's flush has made it forget the page after that, which flushed what the caller wanted
+// flushed.
+void HypervProcessor::FlushTlb() noexcept { (void)environment_.view.DropPage(partition_->hypercall_page()); }
+
+bool HypervProcessor::RunOn(VpIndex vp, absl::FunctionRef<void()> work) noexcept {
+  return environment_.requests.RunOn(index_, vp.raw(), work);
+}
+
+HvStatus HypervProcessor::Start(VpIndex vp, const HvInitialVpContext& context) noexcept {
+  if (vp.raw() >= vp_count()) return HvStatus::kInvalidVpIndex;
+  kvm::Vcpu& vcpu = environment_.processors[vp.raw()]->processor_->vcpu();
+  HvStatus status = HvStatus::kOperationFailed;
+  (void)RunOn(vp, [&] { status = StartWithContext(vcpu, context); });
+  return status;
+}
+
+void HypervProcessor::RaiseVector(uint8_t vector) noexcept { (void)environment_.vm.SignalMsi(index_, vector); }
+
+bool HypervProcessor::SetMsr(uint32_t msr, uint64_t value) noexcept { return processor_->vcpu().SetMsr(msr, value); }
+
+bool HypervProcessor::GetMsr(uint32_t msr, uint64_t& value) noexcept {
+  const auto got = processor_->vcpu().GetMsr(msr);
+  if (got.ok()) value = *got;
+  return got.ok();
+}
+
+}  // namespace vmm

@@ -1,0 +1,104 @@
+// One virtual processor of a Hyper-V partition over KVM: all that the interface asks of its host, for one VP.
+//
+// Shapes   exists before its VirtualProcessor, which needs a GuestInterface, and is finished once that exists.
+// Threads  Finish, destructor: the machine's owner, nothing running. SendInterrupt, FlushTlb, RunOn, Start, registers: the VP's
+//          thread. RaiseVector: any.
+// Trust    vector numbers and VP indices have been checked by the hypercalls; register values of a start are the guest's, and KVM
+//          refuses what the processor would.
+// Errors   Finish: Status.
+#ifndef VMM_VMM_HYPERV_HYPERV_PROCESSOR_H_
+#define VMM_VMM_HYPERV_HYPERV_PROCESSOR_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "devices/guest_interface.h"
+#include "devices/hyperv/hv_host.h"
+#include "devices/hyperv/partition/hv_vp.h"
+#include "kvm/vm.h"
+#include "memory/guest_view.h"
+#include "vcpu/virtual_processor.h"
+#include "vcpu/vp_requests.h"
+#include "vmm/hyperv/kvm_sint_interrupts.h"
+#include "vmm/hyperv/timerfd_deadline.h"
+#include "vmm/machine/machine_event_loop.h"
+
+namespace vmm {
+
+class HypervProcessor final : public GuestInterface,
+                              private PartitionHost,
+                              private VpStarter,
+                              private VectorInterrupts,
+                              private KernelTimers {
+ public:
+  // All are borrowed and outlive the processor.
+  struct Environment {
+    kvm::Vm& vm;
+    GuestView& view;
+    VpRequests& requests;
+    MachineEventLoop& loop;
+    // Of the partition, one each VP; filled before any of them is finished.
+    const std::vector<std::unique_ptr<HypervProcessor>>& processors;
+  };
+  HypervProcessor(uint32_t index, const Environment& environment) : index_(index), environment_(environment) {}
+  ~HypervProcessor() override;
+
+  // What the interface takes from the partition.
+  struct Interface {
+    HvPartition& partition;
+    ConnectionTable& connections;
+    HvVpDirectory& vps;
+    ReferenceClock& clock;
+    const GuestMemory& memory;
+    OverlaySpace& overlays;
+    EoiWatch& eoi_watch;
+    bool kernel_timers;
+  };
+  absl::Status Finish(VirtualProcessor& processor, const HvOffer& offer, const Interface& interface);
+
+  // Null before Finish.
+  [[nodiscard]] HvVp* vp() noexcept { return vp_.get(); }
+  [[nodiscard]] SintInterrupts& sints() noexcept { return *sints_; }
+  [[nodiscard]] uint64_t sint_failures() const noexcept { return sints_->failures(); }
+
+  // GuestInterface.
+  [[nodiscard]] bool ReadMsr(uint32_t msr, uint64_t& value) noexcept override { return vp_->ReadMsr(msr, value); }
+  [[nodiscard]] bool WriteMsr(uint32_t msr, uint64_t value) noexcept override { return vp_->WriteMsr(msr, value); }
+  [[nodiscard]] HypercallOutcome Hypercall(HypercallRegisters& registers, XmmAccess& xmm) noexcept override {
+    return vp_->Hypercall(registers, xmm);
+  }
+  [[nodiscard]] bool OnInaccessibleMemory() noexcept override { return vp_->OnInaccessibleMemory(); }
+  void PrepareToEnter() noexcept override;
+
+ private:
+  // PartitionHost.
+  [[nodiscard]] uint32_t vp_count() const noexcept override {
+    return static_cast<uint32_t>(environment_.processors.size());
+  }
+  void SendInterrupt(VpIndex vp, uint8_t vector) noexcept override;
+  void FlushTlb() noexcept override;
+  [[nodiscard]] bool RunOn(VpIndex vp, absl::FunctionRef<void()> work) noexcept override;
+  // VpStarter.
+  [[nodiscard]] HvStatus Start(VpIndex vp, const HvInitialVpContext& context) noexcept override;
+  // VectorInterrupts.
+  void RaiseVector(uint8_t vector) noexcept override;
+  // KernelTimers.
+  [[nodiscard]] bool SetMsr(uint32_t msr, uint64_t value) noexcept override;
+  [[nodiscard]] bool GetMsr(uint32_t msr, uint64_t& value) noexcept override;
+
+  const uint32_t index_;
+  const Environment environment_;
+  VirtualProcessor* processor_ = nullptr;
+  HvPartition* partition_ = nullptr;
+  std::unique_ptr<TimerfdDeadline> deadline_;
+  std::optional<KvmSintInterrupts> sints_;
+  std::unique_ptr<HvVp> vp_;
+};
+
+}  // namespace vmm
+
+#endif  // VMM_VMM_HYPERV_HYPERV_PROCESSOR_H_
