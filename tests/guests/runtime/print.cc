@@ -1,0 +1,104 @@
+#include "tests/guests/runtime/print.h"
+
+#include "tests/guests/runtime/atomic.h"
+#include "tests/guests/runtime/cpu.h"
+
+namespace guest {
+namespace {
+
+constexpr uint16_t kSerial = 0x3f8;
+constexpr uint16_t kInterruptEnable = kSerial + 1;
+constexpr uint16_t kFifoControl = kSerial + 2;
+constexpr uint16_t kLineControl = kSerial + 3;
+constexpr uint16_t kModemControl = kSerial + 4;
+constexpr uint16_t kLineStatus = kSerial + 5;
+constexpr uint8_t kDivisorAccess = 0x80;
+constexpr uint8_t kEightBits = 3;
+constexpr uint8_t kFifoEmptyAndOn = 7;
+constexpr uint8_t kTransmitterEmpty = 0x20;
+constexpr unsigned kFifoBytes = 16;
+
+// Held with interrupts off, so that a handler may print.
+Atomic<bool> g_printing;
+
+// The register says that the whole FIFO is empty: one look for 16 bytes.
+void Send(const char* text) {
+  while (*text != '\0') {
+    while ((In8(kLineStatus) & kTransmitterEmpty) == 0) Pause();
+    for (unsigned i = 0; i < kFifoBytes && *text != '\0'; ++i) Out8(kSerial, static_cast<uint8_t>(*text++));
+  }
+}
+
+}  // namespace
+
+void SetUpSerialPort() {
+  Out8(kInterruptEnable, 0);
+  Out8(kLineControl, kDivisorAccess);
+  Out8(kSerial, 1);
+  Out8(kInterruptEnable, 0);
+  Out8(kLineControl, kEightBits);
+  Out8(kFifoControl, kFifoEmptyAndOn);
+  Out8(kModemControl, 3);
+}
+
+Line& Line::operator<<(char c) {
+  if (used_ + 1 < sizeof(text_)) {
+    text_[used_++] = c;
+    text_[used_] = '\0';
+  }
+  return *this;
+}
+
+Line& Line::operator<<(const char* text) {
+  while (*text != '\0') *this << *text++;
+  return *this;
+}
+
+Line& Line::operator<<(unsigned long value) {
+  char digits[20];
+  unsigned count = 0;
+  do {
+    digits[count++] = static_cast<char>('0' + value % 10);
+    value /= 10;
+  } while (value != 0);
+  while (count > 0) *this << digits[--count];
+  return *this;
+}
+
+Line& Line::operator<<(long value) {
+  if (value >= 0) return *this << static_cast<unsigned long>(value);
+  return *this << '-' << (~static_cast<unsigned long>(value) + 1);
+}
+
+Line& Line::operator<<(int value) { return *this << static_cast<long>(value); }
+Line& Line::operator<<(unsigned value) { return *this << static_cast<unsigned long>(value); }
+
+Line& Line::Hex(uint64_t value) {
+  *this << "0x";
+  int shift = 60;
+  while (shift > 0 && value >> shift == 0) shift -= 4;
+  for (; shift >= 0; shift -= 4) *this << "0123456789abcdef"[value >> shift & 0xf];
+  return *this;
+}
+
+void Print(const Line& line) {
+  const InterruptsOff off;
+  while (g_printing.Exchange(true)) Pause();
+  Send(line.text());
+  Send("\n");
+  g_printing.Store(false);
+}
+
+void Note(const char* text) {
+  Line line;
+  line << "# " << text;
+  Print(line);
+}
+
+void Note(const char* text, uint64_t value) {
+  Line line;
+  line << "# " << text << ' ' << value;
+  Print(line);
+}
+
+}  // namespace guest
