@@ -63,10 +63,11 @@ bool MessageSlot::Enter() noexcept {
   }
 }
 
-Delivery MessageSlot::LookAndLeave() noexcept {
+Delivery MessageSlot::LookAndLeave(Caller caller) noexcept {
   Delivery delivery{SlotState::kIdle};
   for (int look = 0; look < kLooks; ++look) {
-    delivery.state = Look();
+    delivery.state = Look(caller);
+    if (delivery.state == SlotState::kNotOurs) delivery.look_again = true;
     if (delivery.state == SlotState::kWritten && config_.interrupts) delivery.interrupt = true;
     Claim held = Claim::kHeld;
     // release: pairs with the next holder's acquire.
@@ -80,9 +81,11 @@ Delivery MessageSlot::LookAndLeave() noexcept {
   return delivery;
 }
 
-SlotState MessageSlot::Look() noexcept {
+SlotState MessageSlot::Look(Caller caller) noexcept {
   const HvMessage* const message = queue_.Front();
   if (message == nullptr) return SlotState::kIdle;
+  // A poster that had set out before this was configured.
+  if (config_.vp_only && caller != Caller::kVpThread) return SlotState::kNotOurs;
   if (config_.memory == nullptr || config_.paused) {
     Count(off_);
     return SlotState::kOff;
@@ -103,15 +106,15 @@ SlotState MessageSlot::Look() noexcept {
   return SlotState::kWritten;
 }
 
-Delivery MessageSlot::TryDeliver() noexcept {
+Delivery MessageSlot::TryDeliver(Caller caller) noexcept {
   if (!Enter()) return {SlotState::kElsewhere};
-  return LookAndLeave();
+  return LookAndLeave(caller);
 }
 
 Delivery MessageSlot::TryConfigure(SlotConfig config) noexcept {
   if (!Enter()) return {SlotState::kElsewhere};
   config_ = config;
-  return LookAndLeave();
+  return LookAndLeave(Caller::kVpThread);
 }
 
 MessageSlot::Stats MessageSlot::stats() const noexcept {

@@ -60,6 +60,7 @@ struct SlotConfig {
   SlotMemory* memory = nullptr;  // null: SCONTROL or SIMP is off; messages wait
   bool interrupts = true;        // false: the SINT is masked or polling; messages are written all the same
   bool paused = false;           // the machine is: messages wait
+  bool vp_only = false;          // the VP's thread alone writes: somebody who knows nothing of the claim does so too, on it
 };
 
 enum class SlotState : uint8_t {
@@ -68,6 +69,7 @@ enum class SlotState : uint8_t {
   kBusy,       // the slot is not free; the guest was asked to write EOM
   kOff,        // something waits, but there is no slot, or the machine is paused
   kElsewhere,  // another thread has the claim, and will look for us
+  kNotOurs,    // something waits, and only the VP's thread may write: look_again is set
 };
 
 struct Delivery {
@@ -91,7 +93,8 @@ class MessageSlot final {
   MessageSlot(const MessageSlot&) = delete;
   MessageSlot& operator=(const MessageSlot&) = delete;
 
-  [[nodiscard]] Delivery TryDeliver() noexcept;
+  enum class Caller : uint8_t { kPoster, kVpThread };
+  [[nodiscard]] Delivery TryDeliver(Caller caller = Caller::kPoster) noexcept;
   // Takes effect, and looks. kElsewhere: nothing was changed, a poster is at it this moment; try again. Otherwise no thread
   // uses the earlier memory any more.
   [[nodiscard]] Delivery TryConfigure(SlotConfig config) noexcept;
@@ -102,8 +105,8 @@ class MessageSlot final {
   enum class Claim : uint32_t { kFree, kHeld, kHeldLookAgain };
   static constexpr int kLooks = 3;  // a call; a fourth is left to the VP's thread
   [[nodiscard]] bool Enter() noexcept;
-  [[nodiscard]] Delivery LookAndLeave() noexcept;
-  [[nodiscard]] SlotState Look() noexcept;
+  [[nodiscard]] Delivery LookAndLeave(Caller caller) noexcept;
+  [[nodiscard]] SlotState Look(Caller caller) noexcept;
 
   MessageQueue& queue_;
   SlotConfig config_;  // the claim holder's

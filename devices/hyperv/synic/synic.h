@@ -192,13 +192,14 @@ class Synic final {
   Synic(uint32_t vp_count, SintInterrupts& interrupts, ReferenceClock& clock, VpKick& kick);
   absl::Status MakeQueues();
   [[nodiscard]] Doorbell doorbell() noexcept { return Doorbell(doorbell_line_); }
-  [[nodiscard]] HvStatus Enqueue(MessageProducer& producer, Sint sint, const HvMessage& message, bool intercept) noexcept;
+  [[nodiscard]] HvStatus Enqueue(Poster poster, Sint sint, const HvMessage& message, bool intercept) noexcept;
   void DeliverFromPoster(Sint sint) noexcept;
+  void Kick() noexcept;
   void Ring(unsigned source) noexcept;
   void Look(Sint sint) noexcept;
   void TellTimers() noexcept;
   void Watch(Sint sint, bool watched) noexcept;
-  [[nodiscard]] bool IsWatchable(Sint sint) const noexcept;
+  void UpdateOn() noexcept;
   void Configure(Sint sint) noexcept;
   void ConfigureAll() noexcept;
   void PlacePage(OverlayPage& page, uint64_t& reg, uint64_t value) noexcept;
@@ -219,6 +220,8 @@ class Synic final {
   uint64_t simp_ = 0;
   std::array<uint64_t, Sint::kCount> sints_;
   bool paused_ = false;
+  uint32_t watched_ = 0;    // sources whose EOI is
+  uint32_t watchable_ = 0;  // sources that interrupt and are not auto-EOI
 
   // Members die in reverse: sources before the memory they use.
   std::byte* region_ = nullptr;
@@ -228,9 +231,9 @@ class Synic final {
 
   // Written by the VP's thread, loaded by posters.
   alignas(kCacheLineBytes) std::atomic<uint32_t> on_{0};
-  std::atomic<uint32_t> watched_{0};           // sources whose EOI is
+  std::atomic<uint32_t> ring_if_busy_{0};  // watchable and not watched
   std::atomic<uint32_t> kernel_timer_sints_{0};
-  std::atomic<uint32_t> written_timers_{0};    // by who writes the slot, taken by the VP's thread
+  std::atomic<uint32_t> written_timers_{0};  // by who writes the slot, taken by the VP's thread
 
   DoorbellLine doorbell_line_;
 

@@ -74,18 +74,18 @@ class SyntheticTimers final : private TimerMessageSink {
   void RunExpired() noexcept;
 
   [[nodiscard]] Stats stats() const noexcept { return stats_; }
-  // Together with Synic::SaveState, under the same conditions.
+  // Before Synic::SaveState and Synic::RestoreState, under the same conditions: a message that the Synic then delivers is known.
   [[nodiscard]] SyntheticTimersState SaveState() noexcept;
   void RestoreState(const SyntheticTimersState& state) noexcept;
 
  private:
   using Timer = SyntheticTimersState::Timer;
   void OnTimerMessagesWritten() noexcept override;
-  void TakeWritten() noexcept;
-  void Start(Timer& timer, HvTicks now) noexcept;
+  [[nodiscard]] bool TakeWritten(HvTicks now) noexcept;
+  void Start(Timer& timer) noexcept;
   void Expire(uint32_t index, HvTicks now) noexcept;
   void Run() noexcept;
-  void Arm(HvTicks now) noexcept;
+  void Arm() noexcept;
 
   Synic& synic_;
   ReferenceClock& clock_;
