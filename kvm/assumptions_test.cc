@@ -1,0 +1,558 @@
+// What we take for granted about KVM, each shown by a few instructions of guest code: the Hyper-V interface stands on these.
+// A failure here says that a host's KVM is not the one that was measured, not that our code is wrong.
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "base/event_fd.h"
+#include "base/owned_fd.h"
+#include "base/status_matchers.h"
+#include "kvm/system.h"
+#include "kvm/uapi.h"
+#include "kvm/vcpu.h"
+#include "kvm/vm.h"
+#include "memory/gpa.h"
+
+namespace vmm::kvm {
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+Bytes operator+(Bytes a, const Bytes& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+Bytes Word(uint32_t value) { return {uint8_t(value), uint8_t(value >> 8), uint8_t(value >> 16), uint8_t(value >> 24)}; }
+Bytes MovEax(uint32_t value) { return Bytes{0xb8} + Word(value); }
+Bytes MovEbx(uint32_t value) { return Bytes{0xbb} + Word(value); }
+Bytes MovEcx(uint32_t value) { return Bytes{0xb9} + Word(value); }
+Bytes MovEdx(uint32_t value) { return Bytes{0xba} + Word(value); }
+Bytes LoadAl(uint32_t address) { return Bytes{0xa0} + Word(address); }
+Bytes StoreAl(uint32_t address) { return Bytes{0xa2} + Word(address); }
+Bytes LoadEax(uint32_t address) { return Bytes{0xa1} + Word(address); }
+Bytes CompareEax(uint32_t address) { return Bytes{0x3b, 0x05} + Word(address); }
+Bytes Increment(uint32_t address) { return Bytes{0xff, 0x05} + Word(address); }
+Bytes StoreImmediate(uint32_t address, uint32_t value) { return Bytes{0xc7, 0x05} + Word(address) + Word(value); }
+Bytes Wrmsr(uint32_t msr, uint32_t value) { return MovEcx(msr) + MovEax(value) + MovEdx(0) + Bytes{0x0f, 0x30}; }
+Bytes Out(uint8_t port) { return {0xe6, port}; }
+Bytes JumpBack(size_t bytes) { return Bytes{0xe9} + Word(static_cast<uint32_t>(-static_cast<int32_t>(bytes + 5))); }
+const Bytes kForever = {0xeb, 0xfe}, kIret = {0xcf}, kSti = {0xfb};
+const Bytes kApicOn = StoreImmediate(0xfee0'00f0, 0x1ff);  // spurious vector, software enable
+const Bytes kEoi = StoreImmediate(0xfee0'00b0, 0);
+
+constexpr uint32_t kRam = 1 << 20, kPage = 4096;
+constexpr uint32_t kCode = 0x1000, kSecondCode = 0x2000, kIdt = 0x3000, kGdt = 0x3800, kHandlers = 0x4000, kStack = 0x8000;
+constexpr uint32_t kOverlay = 0x9000, kDirectory = 0xa000, kTable = 0xb000, kVariables = 0xc000;
+constexpr uint8_t kVectors = 0x50;
+
+constexpr uint32_t kGuestOsId = 0x4000'0000, kScontrol = 0x4000'0080, kSimp = 0x4000'0083, kEom = 0x4000'0084;
+constexpr uint32_t kSint2 = 0x4000'0092, kSint3 = 0x4000'0093, kStimer0Config = 0x4000'00b0, kStimer0Count = 0x4000'00b1;
+constexpr uint64_t kAutoEoi = 1 << 17;
+constexpr uint32_t kTimerEnable = 1, kTimerAutoEnable = 8, kTimerDirect = 1 << 12;
+
+class KvmAssumption : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (::access("/dev/kvm", R_OK | W_OK) != 0) GTEST_SKIP() << "no usable /dev/kvm";
+    ASSERT_OK_AND_ASSIGN(system_, System::Open());
+    ram_fd_ = OwnedFd(::memfd_create("ram", MFD_CLOEXEC));
+    ASSERT_EQ(::ftruncate(ram_fd_.get(), kRam), 0);
+    ram_ = Map(nullptr, kRam, PROT_READ | PROT_WRITE, ram_fd_.get(), 0);       // what the VM uses
+    monitor_ = Map(nullptr, kRam, PROT_READ | PROT_WRITE, ram_fd_.get(), 0);   // ours
+    pages_fd_ = OwnedFd(::memfd_create("pages", MFD_CLOEXEC));
+    ASSERT_EQ(::ftruncate(pages_fd_.get(), kPage), 0);
+    page_ = Map(nullptr, kPage, PROT_READ | PROT_WRITE, pages_fd_.get(), 0);
+    ASSERT_OK_AND_ASSIGN(vm_, system_->CreateVm());
+    ASSERT_OK(vm_->SetMemorySlot(0, Gpa(0), reinterpret_cast<std::byte*>(ram_), kRam));
+    // A guest that never comes to its OUT is a failure, not a hang: KVM_RUN is interrupted, once.
+    struct sigaction action{};
+    action.sa_handler = [](int) {};
+    ASSERT_EQ(::sigaction(SIGALRM, &action, nullptr), 0);
+    ::alarm(60);
+  }
+  void TearDown() override {
+    ::alarm(0);
+    vcpus_.clear();
+    vm_.reset();
+    for (uint8_t* map : {ram_, monitor_}) {
+      if (map != nullptr) ::munmap(map, kRam);
+    }
+    if (page_ != nullptr) ::munmap(page_, kPage);
+  }
+
+  static uint8_t* Map(uint8_t* at, size_t bytes, int protection, int fd, off_t offset) {
+    void* const map = ::mmap(at, bytes, protection, MAP_SHARED | (at != nullptr ? MAP_FIXED : 0), fd, offset);
+    return map == MAP_FAILED ? nullptr : static_cast<uint8_t*>(map);
+  }
+  [[nodiscard]] bool MapOverlay(int protection) { return Map(ram_ + kOverlay, kPage, protection, pages_fd_.get(), 0) != nullptr; }
+  [[nodiscard]] bool MapRamBack() {
+    return Map(ram_ + kOverlay, kPage, PROT_READ | PROT_WRITE, ram_fd_.get(), kOverlay) != nullptr;
+  }
+
+  void Put(uint32_t address, const Bytes& code) { std::memcpy(monitor_ + address, code.data(), code.size()); }
+  void PutHandler(uint8_t vector, const Bytes& code) {
+    ASSERT_LE(code.size(), 64u);
+    Put(kHandlers + 64u * vector, code);
+  }
+  template <typename T>
+  std::atomic_ref<T> At(uint32_t address) {
+    return std::atomic_ref<T>(*reinterpret_cast<T*>(monitor_ + address));
+  }
+
+  void CreateIrqChip() { ASSERT_OK(vm_->CreateIrqChip(Gpa(0xfeff'c000), Gpa(0xfeff'd000))); }
+
+  // A vCPU in flat 32-bit protected mode at `start`, with an IDT of handlers, with paging where there is a directory.
+  void AddVcpu(uint32_t start, bool hyperv_cpuid = false, bool paging = false) {
+    const uint32_t index = static_cast<uint32_t>(vcpus_.size());
+    ASSERT_OK_AND_ASSIGN(auto vcpu, vm_->CreateVcpu(index));
+    ASSERT_OK_AND_ASSIGN(auto cpuid, system_->SupportedCpuid());
+    if (hyperv_cpuid) {
+      std::erase_if(cpuid, [](const kvm_cpuid_entry2& entry) { return entry.function >> 16 == 0x4000; });
+      kvm_cpuid_entry2 leaf{};
+      leaf.function = 0x4000'0000;
+      leaf.eax = 0x4000'0001;
+      cpuid.push_back(leaf);
+      leaf.function = 0x4000'0001;
+      leaf.eax = 0x3123'7648;  // "Hv#1"
+      cpuid.push_back(leaf);
+    }
+    ASSERT_OK(vcpu->SetCpuid(cpuid));
+    for (uint32_t vector = 0; vector < kVectors; ++vector) {
+      const uint64_t gate = (kHandlers + 64 * vector) | uint64_t{0x10} << 16 | uint64_t{0x8e00} << 32;
+      std::memcpy(monitor_ + kIdt + 8 * vector, &gate, sizeof(gate));
+    }
+    const std::array<uint64_t, 4> gdt{0, 0, 0x00cf'9b00'0000'ffff, 0x00cf'9300'0000'ffff};
+    std::memcpy(monitor_ + kGdt, gdt.data(), sizeof(gdt));
+    ASSERT_OK_AND_ASSIGN(kvm_sregs sregs, vcpu->GetSregs());
+    for (kvm_segment* segment : {&sregs.cs, &sregs.ds, &sregs.es, &sregs.ss}) {
+      segment->base = 0;
+      segment->limit = 0xffff'ffff;
+      segment->selector = segment == &sregs.cs ? 0x10 : 0x18;
+      segment->db = 1;
+      segment->g = 1;
+    }
+    sregs.cr0 |= 1;
+    sregs.idt = {.base = kIdt, .limit = kVectors * 8 - 1};
+    sregs.gdt = {.base = kGdt, .limit = sizeof(gdt) - 1};
+    if (paging) {
+      sregs.cr3 = kDirectory;
+      sregs.cr0 |= uint64_t{1} << 31;
+    }
+    ASSERT_OK(vcpu->SetSregs(sregs));
+    kvm_regs regs{};
+    regs.rip = start;
+    regs.rsp = kStack - 0x400 * index;
+    regs.rflags = 2;
+    ASSERT_OK(vcpu->SetRegs(regs));
+    vcpus_.push_back(std::move(vcpu));
+  }
+  Vcpu& vcpu() { return *vcpus_[0]; }
+
+  // The next OUT: its port and AL. Anything else: -1 and the reason in the log.
+  int RunToOut(uint8_t* al = nullptr) {
+    const RunResult result = vcpu().Run();
+    if (result != RunResult::kExit || vcpu().run().exit_reason != KVM_EXIT_IO) {
+      ADD_FAILURE() << "result " << static_cast<int>(result) << ", exit " << vcpu().run().exit_reason;
+      return -1;
+    }
+    if (al != nullptr) *al = static_cast<uint8_t>(vcpu().io_data()[0]);
+    return vcpu().run().io.port;
+  }
+
+  std::unique_ptr<System> system_;
+  OwnedFd ram_fd_, pages_fd_;
+  uint8_t* ram_ = nullptr;
+  uint8_t* monitor_ = nullptr;
+  uint8_t* page_ = nullptr;
+  std::unique_ptr<Vm> vm_;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+};
+
+TEST_F(KvmAssumption, AWriteToAReadOnlyHostPageIsAMemoryFaultAtTheInstructionAndReadsAndFetchesWork) {
+  ASSERT_TRUE(MapOverlay(PROT_READ | PROT_EXEC));
+  page_[0] = 0x5a;
+  page_[0x10] = 0xc3;  // ret
+  const Bytes call = Bytes{0xe8} + Word(kOverlay + 0x10 - (kCode + 7 + 5));
+  const Bytes before = LoadAl(kOverlay) + Out(0x10) + call + Out(0x11);
+  Put(kCode, before + StoreAl(kOverlay) + Out(0x12));
+  PutHandler(13, Bytes{0x58, 0x58} + Out(0x13));  // pop eax twice: the error code, EIP
+  AddVcpu(kCode);
+  uint8_t al = 0;
+  EXPECT_EQ(RunToOut(&al), 0x10);
+  EXPECT_EQ(al, 0x5a);
+  EXPECT_EQ(RunToOut(), 0x11);
+  ASSERT_EQ(vcpu().Run(), RunResult::kMemoryFault);
+  ASSERT_OK_AND_ASSIGN(const kvm_regs regs, vcpu().GetRegs());
+  EXPECT_EQ(regs.rip, kCode + before.size());
+  EXPECT_TRUE(vcpu().InjectException(13, 0));
+  EXPECT_EQ(RunToOut(&al), 0x13);
+  EXPECT_EQ(al, static_cast<uint8_t>(kCode + before.size()));
+  EXPECT_EQ(page_[0], 0x5a);
+}
+
+TEST_F(KvmAssumption, APageMappedOverTheSlotIsSeenAtOnceAndRamComesBackUnchanged) {
+  const Bytes read = LoadAl(kOverlay) + Out(0x10);
+  Put(kCode, read + JumpBack(read.size()));
+  monitor_[kOverlay] = 0x11;
+  page_[0] = 0x22;
+  AddVcpu(kCode);
+  uint8_t al = 0;
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_EQ(RunToOut(&al), 0x10);
+    EXPECT_EQ(al, 0x11);
+    ASSERT_TRUE(MapOverlay(PROT_READ | PROT_WRITE));
+    ASSERT_EQ(RunToOut(&al), 0x10);
+    EXPECT_EQ(al, 0x22);
+    ASSERT_TRUE(MapRamBack());
+  }
+}
+
+TEST_F(KvmAssumption, APageMappedOverTheSlotIsSeenByAVcpuInGuestMode) {
+  const Bytes wait = LoadAl(kOverlay) + Bytes{0x3c, 0x22};  // cmp al, 0x22
+  Put(kCode, Increment(kVariables) + wait + Bytes{0x75, static_cast<uint8_t>(-static_cast<int>(wait.size()) - 2)} + Out(0x10));
+  monitor_[kOverlay] = 0x11;
+  page_[0] = 0x22;
+  AddVcpu(kCode);
+  int port = 0;
+  std::thread runner([&] { port = RunToOut(); });
+  while (At<uint32_t>(kVariables).load() == 0) ::sched_yield();
+  ASSERT_TRUE(MapOverlay(PROT_READ));
+  runner.join();
+  EXPECT_EQ(port, 0x10);
+}
+
+// A vCPU that stays in guest mode has read through a page table entry, which is then changed without INVLPG, and reads again when
+// told to. `flush` runs between the change and the word to go on. Returns how many of the reads were by the old translation.
+class KvmAssumptionTlb : public KvmAssumption {
+ protected:
+  static constexpr uint32_t kReady = kVariables, kGo = kVariables + 64, kDone = kVariables + 128, kNext = kVariables + 192,
+                            kSeen = kVariables + 256;
+  static constexpr uint32_t kPage0 = 0x20000, kPage1 = 0x21000;
+  static constexpr int kRounds = 300;
+
+  // Linear addresses of the first 4 MiB as they are; the watched one is kPage0.
+  void MakeTables() {
+    const uint32_t entry = kTable | 7;
+    std::memcpy(monitor_ + kDirectory, &entry, sizeof(entry));
+    for (uint32_t page = 0; page < 1024; ++page) {
+      const uint32_t pte = page * kPage | 7 | 0x60;  // accessed and dirty already: the processor writes none of them
+      std::memcpy(monitor_ + kTable + 4 * page, &pte, sizeof(pte));
+    }
+    monitor_[kPage0] = 0;
+    monitor_[kPage1] = 1;
+  }
+  static Bytes Reader() {
+    Bytes code;
+    code = LoadAl(kPage0) + Increment(kReady);
+    const auto wait_for = [&](uint32_t a, uint32_t b) {  // until the two words are equal
+      const Bytes look = LoadEax(a) + CompareEax(b);
+      code = code + look + Bytes{0x75, static_cast<uint8_t>(-static_cast<int>(look.size()) - 2)};
+    };
+    wait_for(kGo, kReady);
+    code = code + LoadAl(kPage0) + StoreAl(kSeen) + Increment(kDone);
+    wait_for(kNext, kDone);
+    return code + JumpBack(code.size());
+  }
+  template <typename Flush>
+  int StaleReads(uint32_t reader, Flush flush) {
+    int stale = 0;
+    for (uint32_t round = 1; round <= kRounds; ++round) {
+      while (At<uint32_t>(kReady).load() != round) ::sched_yield();
+      const uint8_t expected = static_cast<uint8_t>(round & 1);
+      At<uint32_t>(kTable + 4 * (kPage0 / kPage)).store((expected == 1 ? kPage1 : kPage0) | 7 | 0x60);
+      flush();
+      At<uint32_t>(kGo).store(round);
+      while (At<uint32_t>(kDone).load() != round) ::sched_yield();
+      if (At<uint8_t>(kSeen).load() != expected) ++stale;
+      At<uint32_t>(kNext).store(round);
+    }
+    (void)reader;
+    return stale;
+  }
+  // The reader runs on its thread until the rounds are over.
+  template <typename Flush>
+  int Measure(uint32_t reader, Flush flush) {
+    struct sigaction action{};
+    action.sa_handler = [](int) {};
+    EXPECT_EQ(::sigaction(SIGRTMIN, &action, nullptr), 0);
+    std::atomic<bool> end{false};
+    std::thread runner([&] {
+      while (!end.load()) (void)vcpus_[reader]->Run();
+    });
+    const int stale = StaleReads(reader, flush);
+    end = true;
+    vcpus_[reader]->RequestExit();
+    ::pthread_kill(runner.native_handle(), SIGRTMIN);
+    runner.join();
+    return stale;
+  }
+};
+
+TEST_F(KvmAssumptionTlb, WithoutAFlushAVcpuMayUseAnOldTranslation) {
+  MakeTables();
+  Put(kCode, Reader());
+  AddVcpu(kCode, false, true);
+  const int stale = Measure(0, [] {});
+  std::printf("stale reads without a flush: %d of %d\n", stale, kRounds);
+  if (stale == 0) GTEST_SKIP() << "this host drops translations all the time: the tests with a flush prove nothing here";
+}
+
+TEST_F(KvmAssumptionTlb, DroppingAPageThatTheVcpuExecutesFlushesItsTlb) {
+  MakeTables();
+  Put(kCode, Reader());
+  AddVcpu(kCode, false, true);
+  EXPECT_EQ(Measure(0, [this] { ASSERT_EQ(::madvise(ram_ + kCode, kPage, MADV_DONTNEED), 0); }), 0);
+}
+
+TEST_F(KvmAssumptionTlb, DroppingAPageThatAnotherVcpuHasJustExecutedFlushesTheTlbOfAll) {
+  MakeTables();
+  Put(kSecondCode, Reader());
+  Put(kCode, Out(0x10) + JumpBack(2));
+  AddVcpu(kCode, false, true);
+  AddVcpu(kSecondCode, false, true);
+  EXPECT_EQ(Measure(1,
+                    [this] {
+                      ASSERT_EQ(RunToOut(), 0x10);
+                      ASSERT_EQ(::madvise(ram_ + kCode, kPage, MADV_DONTNEED), 0);
+                    }),
+            0);
+}
+
+// The page has to be mapped in the VM: dropping one that is not flushes nothing.
+TEST_F(KvmAssumptionTlb, DroppingAPageThatNoVcpuHasTouchedIsNoFlush) {
+  MakeTables();
+  Put(kCode, Reader());
+  AddVcpu(kCode, false, true);
+  const int stale = Measure(0, [this] { ASSERT_EQ(::madvise(ram_ + 0x80000, kPage, MADV_DONTNEED), 0); });
+  std::printf("stale reads after dropping an untouched page: %d of %d\n", stale, kRounds);
+  if (stale == 0) GTEST_SKIP() << "this host drops translations all the time";
+}
+
+class KvmAssumptionSynic : public KvmAssumption {
+ protected:
+  void SetUp() override {
+    KvmAssumption::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    if (vm_->CheckExtension(KVM_CAP_HYPERV_SYNIC2) == 0) GTEST_SKIP() << "no KVM_CAP_HYPERV_SYNIC2";
+    CreateIrqChip();
+    const MsrRange trapped[] = {{.base = kGuestOsId, .count = 2},    // and HYPERCALL
+                                {.base = kScontrol, .count = 0x20}};  // to SINT15
+    ASSERT_OK(vm_->SetMsrFilter(trapped));
+    ASSERT_OK_AND_ASSIGN(raise_, EventFd::Create());
+    ASSERT_OK_AND_ASSIGN(acknowledged_, EventFd::Create());
+  }
+  // APIC on, interrupts on, OUT 0x10, then `code`, then for ever.
+  void Start(const Bytes& code) {
+    Put(kCode, kApicOn + Out(0x10) + kSti + code + kForever);
+    AddVcpu(kCode, /*hyperv_cpuid=*/true);
+    ASSERT_OK(vcpu().EnableSynic2());
+    ASSERT_EQ(RunToOut(), 0x10);
+  }
+  void ConnectSint2() {
+    ASSERT_OK_AND_ASSIGN(const uint32_t gsi, vm_->routing().AddHvSint(0, 2));
+    ASSERT_OK(vm_->AddIrqFd(raise_.fd(), gsi, acknowledged_.fd()));
+  }
+
+  EventFd raise_{OwnedFd()}, acknowledged_{OwnedFd()};
+};
+
+TEST_F(KvmAssumptionSynic, UserSpaceSetsTheRegistersOfAVcpuWhoseOwnAccessesAreTrapped) {
+  Start(Wrmsr(kEom, 0));
+  for (const auto& [msr, value] : {std::pair<uint32_t, uint64_t>{kScontrol, 1}, {kSimp, kOverlay | 1}, {kSint2, 0x40}, {kSint3, 0x1'0000}}) {
+    EXPECT_TRUE(vcpu().SetMsr(msr, value)) << std::hex << msr;
+    ASSERT_OK_AND_ASSIGN(const uint64_t now, vcpu().GetMsr(msr));
+    EXPECT_EQ(now, value) << std::hex << msr;
+  }
+  EXPECT_TRUE(vcpu().SetMsr(kEom, 0));
+  ASSERT_EQ(vcpu().Run(), RunResult::kExit);
+  EXPECT_EQ(vcpu().run().exit_reason, uint32_t{KVM_EXIT_X86_WRMSR});
+  EXPECT_EQ(vcpu().run().msr.index, kEom);
+  EXPECT_EQ(vcpu().run().msr.reason, uint64_t{KVM_MSR_EXIT_REASON_FILTER});
+}
+
+TEST_F(KvmAssumptionSynic, AnEventFdRaisesTheSourcesVectorAndAnEoiSignalsTheResampleEventFd) {
+  PutHandler(0x40, Out(0x11) + kEoi + Out(0x12) + kIret);
+  Start({});
+  ASSERT_TRUE(vcpu().SetMsr(kSint2, 0x40));
+  ConnectSint2();
+  for (int round = 0; round < 3; ++round) {
+    raise_.Signal();
+    ASSERT_EQ(RunToOut(), 0x11);
+    EXPECT_EQ(acknowledged_.Drain(), 0u);
+    ASSERT_EQ(RunToOut(), 0x12);
+    EXPECT_EQ(acknowledged_.Drain(), 1u);
+  }
+}
+
+TEST_F(KvmAssumptionSynic, AnEndOfMessageSetByUserSpaceSignalsTheResampleEventFd) {
+  Start({});
+  ASSERT_TRUE(vcpu().SetMsr(kSint2, 0x40));
+  ConnectSint2();
+  EXPECT_EQ(acknowledged_.Drain(), 0u);
+  ASSERT_TRUE(vcpu().SetMsr(kEom, 0));
+  EXPECT_EQ(acknowledged_.Drain(), 1u);
+}
+
+TEST_F(KvmAssumptionSynic, AVectorWithAutoEoiComesAgainWithoutAnEoiAndSignalsNoAcknowledgement) {
+  PutHandler(0x40, Out(0x11) + kIret);
+  Start({});
+  ASSERT_TRUE(vcpu().SetMsr(kSint2, 0x40 | kAutoEoi));
+  ConnectSint2();
+  for (int round = 0; round < 3; ++round) {
+    raise_.Signal();
+    ASSERT_EQ(RunToOut(), 0x11);
+  }
+  EXPECT_EQ(acknowledged_.Drain(), 0u);
+}
+
+TEST_F(KvmAssumptionSynic, WithoutAutoEoiAVectorDoesNotComeAgainBeforeItsEoi) {
+  PutHandler(0x40, Out(0x11) + kSti + Out(0x13) + Out(0x14) + kEoi + Out(0x15) + kIret);
+  Start({});
+  ASSERT_TRUE(vcpu().SetMsr(kSint2, 0x40));
+  ConnectSint2();
+  raise_.Signal();
+  ASSERT_EQ(RunToOut(), 0x11);
+  raise_.Signal();
+  EXPECT_EQ(RunToOut(), 0x13);
+  EXPECT_EQ(RunToOut(), 0x14);
+  EXPECT_EQ(RunToOut(), 0x11);
+}
+
+class KvmAssumptionHypercall : public KvmAssumptionSynic {
+ protected:
+  static Bytes Opcode() { return __builtin_cpu_is("amd") ? Bytes{0x0f, 0x01, 0xd9} : Bytes{0x0f, 0x01, 0xc1}; }
+  static Bytes Call(uint32_t code) { return MovEax(code) + MovEdx(0) + MovEbx(0) + MovEcx(kVariables) + Opcode(); }
+};
+
+TEST_F(KvmAssumptionHypercall, KvmAnswersFlushAndIpiOnceUserSpaceHasSetTheGuestOsId) {
+  PutHandler(0x41, Out(0x41) + kEoi + kIret);
+  Start(Call(0x0002) + Out(0x11) + Call(0x000b) + Out(0x12));
+  ASSERT_TRUE(vcpu().SetMsr(kGuestOsId, 0x8100'0000'0000'0000));
+  const std::array<uint64_t, 3> flush{0, 1, 1};  // any address space, all of it, processor 0
+  std::memcpy(monitor_ + kVariables, flush.data(), sizeof(flush));
+  uint8_t al = 0xff;
+  EXPECT_EQ(RunToOut(&al), 0x11);
+  EXPECT_EQ(al, 0);
+  const std::array<uint64_t, 2> ipi{0x41, 1};
+  std::memcpy(monitor_ + kVariables, ipi.data(), sizeof(ipi));
+  std::array<int, 2> ports{RunToOut(), RunToOut(&al)};
+  std::sort(ports.begin(), ports.end());
+  EXPECT_EQ(ports, (std::array<int, 2>{0x12, 0x41}));
+}
+
+TEST_F(KvmAssumptionHypercall, WithoutAGuestOsIdTheInstructionIsKvmsOwnHypercallAndDoesNotExit) {
+  Start(Call(0x0002) + Out(0x11));
+  uint8_t al = 0;
+  EXPECT_EQ(RunToOut(&al), 0x11);
+  EXPECT_EQ(al, static_cast<uint8_t>(-1000));  // KVM_ENOSYS
+}
+
+TEST_F(KvmAssumptionHypercall, PostMessageByTheInstructionExitsAsHypervWithTheGuestOsIdSet) {
+  Start(Call(0x005c) + Out(0x11));
+  ASSERT_TRUE(vcpu().SetMsr(kGuestOsId, 0x8100'0000'0000'0000));
+  ASSERT_EQ(vcpu().Run(), RunResult::kExit);
+  ASSERT_EQ(vcpu().run().exit_reason, uint32_t{KVM_EXIT_HYPERV});
+  EXPECT_EQ(vcpu().run().hyperv.type, uint32_t{KVM_EXIT_HYPERV_HCALL});
+  EXPECT_EQ(vcpu().run().hyperv.u.hcall.input, 0x5cu);
+  vcpu().run().hyperv.u.hcall.result = 2;
+  uint8_t al = 0;
+  EXPECT_EQ(RunToOut(&al), 0x11);
+  EXPECT_EQ(al, 2);
+}
+
+using KvmAssumptionTimer = KvmAssumptionSynic;
+
+TEST_F(KvmAssumptionTimer, ATimerThatTheGuestSetsRaisesItsVectorInDirectMode) {
+  PutHandler(0x42, Out(0x42) + kEoi + kIret);
+  Start(Wrmsr(kStimer0Config, kTimerAutoEnable | kTimerDirect | 0x42 << 4) + Wrmsr(kStimer0Count, 1));
+  EXPECT_EQ(RunToOut(), 0x42);
+}
+
+TEST_F(KvmAssumptionTimer, ATimerThatTheGuestSetsPostsItsMessageToThePageThatUserSpaceSet) {
+  PutHandler(0x43, Out(0x43) + kEoi + kIret);
+  Start(Wrmsr(kStimer0Config, kTimerAutoEnable | 3 << 16) + Wrmsr(kStimer0Count, 1));
+  ASSERT_TRUE(MapOverlay(PROT_READ | PROT_WRITE));  // and the page may be one that is mapped over the slot
+  ASSERT_TRUE(vcpu().SetMsr(kSimp, kOverlay | 1));
+  ASSERT_TRUE(vcpu().SetMsr(kSint3, 0x43));
+  EXPECT_EQ(RunToOut(), 0x43);
+  uint32_t type = 0;
+  std::memcpy(&type, page_ + 3 * 256, sizeof(type));
+  EXPECT_EQ(type, 0x8000'0010u);
+  EXPECT_EQ(monitor_[kOverlay + 3 * 256], 0);
+}
+
+// The retry that frees a timer whose message found its slot busy.
+TEST_F(KvmAssumptionTimer, AnEndOfMessageSetByUserSpaceDeliversATimersMessageThatFoundTheSlotBusy) {
+  PutHandler(0x43, Out(0x43) + kEoi + kIret);
+  const Bytes arm = Wrmsr(kStimer0Config, kTimerAutoEnable | 3 << 16) + Wrmsr(kStimer0Count, 1);
+  Start(arm + Out(0x11) + Out(0x12));
+  ASSERT_TRUE(vcpu().SetMsr(kSimp, kOverlay | 1));
+  ASSERT_TRUE(vcpu().SetMsr(kSint3, 0x43));
+  monitor_[kOverlay + 3 * 256] = 1;  // a message of type 1
+  ASSERT_EQ(RunToOut(), 0x11);
+  ASSERT_EQ(RunToOut(), 0x12);
+  EXPECT_EQ(monitor_[kOverlay + 3 * 256], 1);
+  EXPECT_EQ(monitor_[kOverlay + 3 * 256 + 5], 1);  // MessagePending
+  monitor_[kOverlay + 3 * 256] = 0;
+  ASSERT_TRUE(vcpu().SetMsr(kEom, 0));
+  EXPECT_EQ(RunToOut(), 0x43);
+  EXPECT_EQ(monitor_[kOverlay + 3 * 256], 0x10);
+}
+
+TEST_F(KvmAssumptionTimer, AConfigurationSetByUserSpaceArmsTheTimer) {
+  PutHandler(0x42, Out(0x42) + kEoi + kIret);
+  Start(Wrmsr(kStimer0Count, 1) + Out(0x11) + Out(0x12));
+  ASSERT_EQ(RunToOut(), 0x11);
+  ASSERT_TRUE(vcpu().SetMsr(kStimer0Config, kTimerEnable | kTimerDirect | 0x42 << 4));
+  EXPECT_EQ(RunToOut(), 0x42);
+}
+
+TEST_F(KvmAssumptionTimer, AutoEnableSetByUserSpaceArmsTheTimerWhenTheGuestWritesItsCount) {
+  PutHandler(0x42, Out(0x42) + kEoi + kIret);
+  Start(Wrmsr(kStimer0Count, 1) + Out(0x11));
+  ASSERT_TRUE(vcpu().SetMsr(kStimer0Config, kTimerAutoEnable | kTimerDirect | 0x42 << 4));
+  EXPECT_EQ(RunToOut(), 0x42);
+}
+
+TEST_F(KvmAssumptionTimer, ACountSetByUserSpaceDoesNotEnableTheTimer) {
+  Start(Out(0x11) + Out(0x12));
+  ASSERT_TRUE(vcpu().SetMsr(kStimer0Config, kTimerAutoEnable | kTimerDirect | 0x42 << 4));
+  ASSERT_TRUE(vcpu().SetMsr(kStimer0Count, 1));
+  EXPECT_EQ(RunToOut(), 0x11);
+  EXPECT_EQ(RunToOut(), 0x12);
+  ASSERT_OK_AND_ASSIGN(const uint64_t config, vcpu().GetMsr(kStimer0Config));
+  EXPECT_EQ(config & kTimerEnable, 0u);
+}
+
+TEST_F(KvmAssumption, TheClockSaysWhetherItIsTheHostsTsc) {
+  CreateIrqChip();
+  Put(kCode, Out(0x10));
+  AddVcpu(kCode);
+  ASSERT_EQ(RunToOut(), 0x10);
+  ASSERT_OK_AND_ASSIGN(const kvm_clock_data first, vm_->GetClock());
+  ASSERT_OK_AND_ASSIGN(const kvm_clock_data second, vm_->GetClock());
+  std::printf("KVM clock flags 0x%x (TSC_STABLE %d, REALTIME %d, HOST_TSC %d), TSC %u kHz, KVM_CAP_ADJUST_CLOCK 0x%x\n", first.flags,
+              (first.flags & KVM_CLOCK_TSC_STABLE) != 0, (first.flags & KVM_CLOCK_REALTIME) != 0,
+              (first.flags & KVM_CLOCK_HOST_TSC) != 0, vcpu().TscKhz(), vm_->CheckExtension(KVM_CAP_ADJUST_CLOCK));
+  EXPECT_GE(second.clock, first.clock);
+  if ((first.flags & KVM_CLOCK_HOST_TSC) != 0) {
+    EXPECT_NE(first.flags & KVM_CLOCK_TSC_STABLE, 0u);
+    EXPECT_GT(first.host_tsc, 0u);
+    EXPECT_GT(second.host_tsc, first.host_tsc);
+  } else {
+    EXPECT_EQ(first.host_tsc, 0u);
+  }
+}
+
+}  // namespace
+}  // namespace vmm::kvm
