@@ -325,6 +325,7 @@ bool VirtualProcessor::HandleHypercall() noexcept {
                           .rsi = regs.rsi,
                           .rdi = regs.rdi,
                           .r8 = regs.r8,
+                          .rip = regs.rip + sregs.cs.base,
                           .long_mode = (sregs.efer & kEferLma) != 0 && sregs.cs.l != 0,
                           .protected_mode = (sregs.cr0 & kCr0Pe) != 0 && (regs.rflags & kRflagsVm) == 0,
                           .cpl = sregs.ss.dpl};  // the processor's own place for it, and KVM's

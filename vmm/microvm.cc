@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,11 @@
 #include "base/log.h"
 #include "base/owned_fd.h"
 #include "base/status_macros.h"
+#include "devices/cpuid_leaf.h"
+#include "devices/hyperv/cpuid/hv_cpuid.h"
+#include "devices/hyperv/hv_cpuid_layout.h"
+#include "devices/hyperv/partition/hypercall_page.h"
+#include "devices/hyperv/test_device/hyperv_test_device.h"
 #include "devices/io_bus.h"
 #include "devices/platform/power/acpi_pm.h"
 #include "devices/platform/power/debug_port.h"
@@ -29,12 +35,15 @@
 #include "memory/ram_mapping.h"
 #include "vcpu/cpuid.h"
 #include "vcpu/virtual_processor.h"
+#include "vcpu/vp_requests.h"
 #include "vmm/acpi/acpi_tables.h"
 #include "vmm/boot/boot_layout.h"
 #include "vmm/boot/load_kernel.h"
 #include "vmm/boot/reset_stub.h"
+#include "vmm/hyperv/hyperv_machine.h"
 #include "vmm/machine/boot_state.h"
 #include "vmm/machine/machine_event_loop.h"
+#include "vmm/test_machine/test_machine.h"
 
 namespace vmm {
 namespace {
@@ -42,9 +51,6 @@ namespace {
 constexpr uint16_t kSerialPort = 0x3f8;
 constexpr uint16_t kSerialPorts = 8;
 constexpr uint32_t kSerialGsi = 4;
-
-// No guest interface with overlay pages yet.
-constexpr uint32_t kOverlayPages = 0;
 
 // Large enough for any BAR; the address space costs nothing.
 constexpr uint64_t kPciWindow64Bytes = 64 * kGiB;
@@ -70,6 +76,8 @@ class MicroVmImpl final : public MicroVm {
  private:
   absl::Status BuildMemory();
   absl::Status BuildDevices();
+  absl::Status BuildTestMachine();
+  absl::Status BuildHyperv();
   absl::Status BeginSerial();
   absl::Status FinishSerial();
   absl::Status LoadGuest(BootEntry& entry);
@@ -93,13 +101,18 @@ class MicroVmImpl final : public MicroVm {
   std::unique_ptr<AcpiPm> acpi_pm_;
   std::unique_ptr<Pvpanic> pvpanic_;
   std::unique_ptr<DebugPort> debug_port_;
+  std::unique_ptr<TestMachine> test_machine_;
   // Made and destroyed on the loop's thread, while Build loads the kernel: who waits for serial_started_ sees both.
   std::unique_ptr<SerialDevice> serial_;
   absl::Status serial_status_;
   absl::Notification serial_started_;
   IoBus ports_;
   IoBus mmio_;
+  std::optional<VpRequests> requests_;
   std::vector<std::unique_ptr<VirtualProcessor>> processors_;
+  // Before the processors, which it kicks; their threads have ended by then.
+  std::unique_ptr<HypervMachine> hyperv_;
+  std::unique_ptr<HypervTestDevice> hyperv_test_device_;
   bool started_ = false;  // owner's
   absl::Notification ended_;
 };
@@ -114,6 +127,8 @@ absl::Status MicroVmImpl::Build() {
   if (config_.serial.enabled) RETURN_IF_ERROR(BeginSerial());
   BootEntry entry;
   absl::Status built = BuildMemory();
+  if (built.ok() && config_.hyperv.enabled) built = BuildHyperv();
+  if (built.ok() && config_.machine == MachineKind::kTest) built = BuildTestMachine();
   if (built.ok()) built = LoadGuest(entry);
   if (built.ok()) built = BuildProcessors(entry);
   // Waited for in any case: its task is still using this object.
@@ -125,7 +140,8 @@ absl::Status MicroVmImpl::BuildMemory() {
   ASSIGN_OR_RETURN(layout_, MemoryLayout::Create(config_.memory.bytes));
   ASSIGN_OR_RETURN(const auto ram, GuestRam::Create(config_.memory));
   ASSIGN_OR_RETURN(memory_, GuestMemory::Create(*ram, *layout_));
-  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram, *layout_, kOverlayPages));
+  const uint32_t overlay_pages = config_.hyperv.enabled ? HypervMachine::OverlayPages(config_.processors) : 0;
+  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram, *layout_, overlay_pages));
   uint32_t slot = 0;
   for (const RamMapping& mapping : view_->UnsafeMappings()) {
     RETURN_IF_ERROR(vm_->SetMemorySlot(slot++, mapping.range.start, mapping.host, mapping.range.bytes));
@@ -144,6 +160,12 @@ absl::Status MicroVmImpl::BuildDevices() {
     debug_port_ = std::make_unique<DebugPort>();
     RETURN_IF_ERROR(ports_.Add(kDebugPort, 1, "debug port", *debug_port_));
   }
+  return absl::OkStatus();
+}
+
+absl::Status MicroVmImpl::BuildTestMachine() {
+  const FwCfg::Values values{.ram_bytes = config_.memory.bytes, .processors = static_cast<uint16_t>(config_.processors)};
+  ASSIGN_OR_RETURN(test_machine_, TestMachine::Create({*vm_, *view_, *lifecycle_, ports_, mmio_}, values));
   return absl::OkStatus();
 }
 
@@ -236,6 +258,7 @@ absl::Status MicroVmImpl::LoadGuest(BootEntry& entry) {
                             .initramfs_name = config_.boot.initramfs,
                             .command_line = config_.boot.command_line,
                             .acpi_rsdp = tables.rsdp,
+                            .multiboot = config_.machine == MachineKind::kTest,
                             .reserved = {}};
   ASSIGN_OR_RETURN(const LoadedKernel loaded, LoadKernel(kernel.get(), config_.boot.kernel, *memory_, *layout_, options));
   entry = loaded.entry;
@@ -244,24 +267,45 @@ absl::Status MicroVmImpl::LoadGuest(BootEntry& entry) {
   view_->Prefault(loaded.initramfs, loaded.initramfs_bytes);
   memory_->ForgetTouched();
   Log(LogLevel::kDebug, "vmm",
-      absl::StrCat("loaded a ", loaded.format == ImageFormat::kElfPvh ? "PVH" : "bzImage", " kernel of ", loaded.kernel_bytes,
+      absl::StrCat("loaded a ", ImageFormatName(loaded.format), " kernel of ", loaded.kernel_bytes,
                    " bytes at 0x", absl::Hex(loaded.kernel.raw()), ", initramfs of ", loaded.initramfs_bytes, " bytes"));
   return absl::OkStatus();
 }
 
+absl::Status MicroVmImpl::BuildHyperv() {
+  requests_.emplace(config_.processors);
+  const HvOffer offer = StandardHvOffer({.max_vps = config_.processors});
+  const auto backing = config_.hyperv.backing == HypervBacking::kOwn ? HypervMachine::Backing::kOwn : HypervMachine::Backing::kKernel;
+  ASSIGN_OR_RETURN(hyperv_, HypervMachine::Create({*vm_, *view_, *memory_, *loop_, *lifecycle_, *requests_}, offer, backing));
+  if (config_.machine != MachineKind::kTest) return absl::OkStatus();
+  hyperv_test_device_ = std::make_unique<HypervTestDevice>(hyperv_->connections(), *hyperv_);
+  return ports_.Add(kHypervTestDevicePort, kHypervTestDevicePorts, "Hyper-V test device", *hyperv_test_device_);
+}
+
 absl::Status MicroVmImpl::BuildProcessors(const BootEntry& entry) {
   ASSIGN_OR_RETURN(const auto supported, kvm_->SupportedCpuid());
+  HvCpuid hyperv_leaves;
+  if (hyperv_ != nullptr) hyperv_leaves = HvCpuidLeaves(hyperv_->offer());
   const CpuidOptions cpuid{.processors = config_.processors,
-                           .tsc_deadline_timer = vm_->CheckExtension(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
+                           .tsc_deadline_timer = vm_->CheckExtension(KVM_CAP_TSC_DEADLINE_TIMER) > 0,
+                           .hypervisor = hyperv_ != nullptr ? std::span<const CpuidLeaf>(hyperv_leaves)
+                                                                   : std::span<const CpuidLeaf>()};
   for (uint32_t index = 0; index < config_.processors; ++index) {
     ASSIGN_OR_RETURN(auto vcpu, vm_->CreateVcpu(index));
     RETURN_IF_ERROR(vcpu->SetCpuid(GuestCpuid(supported, cpuid, index)));
+    if (hyperv_ != nullptr) RETURN_IF_ERROR(hyperv_->PrepareVcpu(*vcpu));
     // Processor 0 is the bootstrap processor; KVM keeps the others waiting for the guest's INIT and SIPI.
     if (index == 0) RETURN_IF_ERROR(SetBootState(*vcpu, entry));
-    ASSIGN_OR_RETURN(auto processor, VirtualProcessor::Create(std::move(vcpu), {ports_, mmio_, *lifecycle_}));
+    VirtualProcessor::Environment environment{.ports = ports_, .memory = mmio_, .control = *lifecycle_};
+    if (hyperv_ != nullptr) {
+      environment.guest = &hyperv_->guest(index);
+      environment.hypercall_port = kHvHypercallPort;
+      environment.requests = &*requests_;
+    }
+    ASSIGN_OR_RETURN(auto processor, VirtualProcessor::Create(std::move(vcpu), environment));
     processors_.push_back(std::move(processor));
   }
-  return absl::OkStatus();
+  return hyperv_ != nullptr ? hyperv_->Finish(processors_) : absl::OkStatus();
 }
 
 absl::Status MicroVmImpl::Start() {

@@ -49,11 +49,10 @@ HypervMachine::HypervMachine(const Environment& environment, const HvOffer& offe
       offer_(offer),
       backing_(backing),
       overlays_(environment.view),
-      requests_(offer.max_vps),
       connections_(*this) {
   for (uint32_t index = 0; index < offer.max_vps; ++index) {
     processors_.push_back(std::make_unique<HypervProcessor>(
-        index, HypervProcessor::Environment{environment_.vm, environment_.view, requests_, environment_.loop, processors_}));
+        index, HypervProcessor::Environment{environment_.vm, environment_.view, environment_.requests, environment_.loop, processors_}));
   }
 }
 

@@ -24,6 +24,7 @@
 #include "devices/hyperv/partition/hv_vp.h"
 #include "devices/hyperv/synic/connections.h"
 #include "devices/hyperv/synic/synic.h"
+#include "devices/hyperv/test_device/hyperv_test_device.h"
 #include "devices/hyperv/view_overlay_space.h"
 #include "devices/machine_control.h"
 #include "kvm/vm.h"
@@ -39,19 +40,21 @@ namespace vmm {
 
 class HypervProcessor;
 
-class HypervMachine final : private SynicDirectory, private HvVpDirectory {
+class HypervMachine final : public SintRaiser, private SynicDirectory, private HvVpDirectory {
  public:
   enum class Backing : uint8_t { kKernel, kOwn };
   // Pages that the view must have for `processors`.
   static constexpr uint32_t OverlayPages(uint32_t processors) { return 2 + 3 * processors; }
 
-  // All are borrowed and outlive the machine. `view` has OverlayPages.
+  // All are borrowed and outlive the machine. `view` has OverlayPages. The VirtualProcessors outlive it too, but their threads have
+  // ended before.
   struct Environment {
     kvm::Vm& vm;
     GuestView& view;
     const GuestMemory& memory;
     MachineEventLoop& loop;
     MachineControl& control;
+    VpRequests& requests;
   };
   static absl::StatusOr<std::unique_ptr<HypervMachine>> Create(const Environment& environment, const HvOffer& offer,
                                                                Backing backing);
@@ -59,16 +62,14 @@ class HypervMachine final : private SynicDirectory, private HvVpDirectory {
   HypervMachine& operator=(const HypervMachine&) = delete;
   ~HypervMachine() override;
 
-  // In this order: each vCPU; then the VirtualProcessor with guest(index), kHvHypercallPort and requests(); then Finish.
+  // In this order: each vCPU; then the VirtualProcessor with guest(index), kHvHypercallPort and the same requests; then Finish.
   absl::Status PrepareVcpu(kvm::Vcpu& vcpu);
   [[nodiscard]] GuestInterface& guest(uint32_t index) noexcept;
-  [[nodiscard]] VpRequests& requests() noexcept { return requests_; }
   absl::Status Finish(const std::vector<std::unique_ptr<VirtualProcessor>>& processors);
 
   [[nodiscard]] const HvOffer& offer() const noexcept { return offer_; }
   [[nodiscard]] ConnectionTable& connections() noexcept { return connections_; }
-  // Raises one interrupt of the SINT, without a message; nothing where there is no such VP. Any thread.
-  void RaiseSint(VpIndex vp, Sint sint) noexcept;
+  void RaiseSint(VpIndex vp, Sint sint) noexcept override;
 
   struct VpStats {
     Synic::Stats synic;
@@ -89,7 +90,6 @@ class HypervMachine final : private SynicDirectory, private HvVpDirectory {
   const HvOffer offer_;
   const Backing backing_;
   ViewOverlaySpace overlays_;
-  VpRequests requests_;
   ConnectionTable connections_;
   std::unique_ptr<EoiWatch> eoi_watch_;
   std::unique_ptr<KvmReferenceClock> clock_;

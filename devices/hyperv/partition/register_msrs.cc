@@ -3,7 +3,6 @@
 #include "devices/cpuid_leaf.h"
 #include "devices/hyperv/cpuid/hv_cpuid.h"
 #include "devices/hyperv/hv_msr_layout.h"
-#include "devices/hyperv/hv_types.h"
 
 namespace vmm {
 namespace {
