@@ -1,4 +1,4 @@
-// The parts of a 64-bit ELF file that loading a kernel needs.
+// The parts of an ELF file that loading a kernel needs: 64-bit ones, and 32-bit ones for multiboot.
 //
 // Source   System V ABI, "Object Files" and its AMD64 supplement; Xen "public/elfnote.h" for the note.
 #ifndef VMM_VMM_BOOT_ELF_LAYOUT_H_
@@ -10,10 +10,12 @@
 namespace vmm {
 
 inline constexpr uint8_t kElfMagic[4] = {0x7f, 'E', 'L', 'F'};
+inline constexpr uint8_t kElfClass32 = 1;
 inline constexpr uint8_t kElfClass64 = 2;
 inline constexpr uint8_t kElfLittleEndian = 1;
 inline constexpr uint16_t kElfTypeExecutable = 2;
 inline constexpr uint16_t kElfTypeShared = 3;  // position independent
+inline constexpr uint16_t kElfMachine386 = 3;
 inline constexpr uint16_t kElfMachineX86_64 = 62;
 inline constexpr uint32_t kElfSegmentLoad = 1;
 inline constexpr uint32_t kElfSegmentNote = 4;
@@ -57,6 +59,42 @@ struct Elf64ProgramHeader {
 };
 static_assert(sizeof(Elf64ProgramHeader) == 56);
 static_assert(offsetof(Elf64ProgramHeader, physical_address) == 24);
+
+struct Elf32Header {
+  uint8_t magic[4];
+  uint8_t file_class;
+  uint8_t data_encoding;
+  uint8_t ident_version;
+  uint8_t ident_rest[9];
+  uint16_t type;
+  uint16_t machine;
+  uint32_t version;
+  uint32_t entry;
+  uint32_t program_header_offset;
+  uint32_t section_header_offset;
+  uint32_t flags;
+  uint16_t header_bytes;
+  uint16_t program_header_bytes;
+  uint16_t program_header_count;
+  uint16_t section_header_bytes;
+  uint16_t section_header_count;
+  uint16_t section_name_index;
+};
+static_assert(sizeof(Elf32Header) == 52);
+static_assert(offsetof(Elf32Header, program_header_offset) == 28);
+static_assert(offsetof(Elf32Header, program_header_bytes) == 42);
+
+struct Elf32ProgramHeader {
+  uint32_t type;
+  uint32_t offset;
+  uint32_t virtual_address;
+  uint32_t physical_address;
+  uint32_t file_bytes;
+  uint32_t memory_bytes;
+  uint32_t flags;
+  uint32_t alignment;
+};
+static_assert(sizeof(Elf32ProgramHeader) == 32);
 
 // Followed by the name and the descriptor, each padded to the segment's alignment of 4 or 8.
 struct ElfNoteHeader {

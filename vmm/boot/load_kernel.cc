@@ -12,6 +12,7 @@
 #include "vmm/boot/elf_pvh.h"
 #include "vmm/boot/image_file.h"
 #include "vmm/boot/linux_boot_layout.h"
+#include "vmm/boot/multiboot.h"
 #include "vmm/boot/ram_placement.h"
 
 namespace vmm {
@@ -36,7 +37,14 @@ absl::StatusOr<ImageFormat> DetectFormat(const ImageFile& kernel) {
 absl::StatusOr<LoadedKernel> LoadKernel(int kernel_fd, absl::string_view name, const GuestMemory& memory,
                                         const MemoryLayout& layout, const LoadOptions& options) {
   ASSIGN_OR_RETURN(const ImageFile kernel, ImageFile::Open(kernel_fd, "kernel", name));
-  ASSIGN_OR_RETURN(const ImageFormat format, DetectFormat(kernel));
+  ImageFormat format = ImageFormat::kMultiboot;
+  std::string command_line = options.command_line;
+  if (options.multiboot) {
+    const size_t slash = name.rfind('/');
+    command_line = absl::StrCat(slash == absl::string_view::npos ? name : name.substr(slash + 1), " ", options.command_line);
+  } else {
+    ASSIGN_OR_RETURN(format, DetectFormat(kernel));
+  }
   std::optional<ImageFile> initramfs;
   if (options.initramfs_fd >= 0) {
     ASSIGN_OR_RETURN(initramfs, ImageFile::Open(options.initramfs_fd, "initramfs", options.initramfs_name));
@@ -47,11 +55,12 @@ absl::StatusOr<LoadedKernel> LoadKernel(int kernel_fd, absl::string_view name, c
                             .placement = placement,
                             .memory_map = memory_map,
                             .initramfs = initramfs ? &*initramfs : nullptr,
-                            .command_line = options.command_line,
+                            .command_line = command_line,
                             .acpi_rsdp = options.acpi_rsdp};
   switch (format) {
     case ImageFormat::kElfPvh: return LoadElfPvh(kernel, request);
     case ImageFormat::kBzImage: return LoadBzImage(kernel, request);
+    case ImageFormat::kMultiboot: return LoadMultiboot(kernel, request);
   }
   return absl::InternalError("load kernel: no loader for the format");
 }

@@ -1,7 +1,7 @@
 // Loads a kernel and its initramfs into guest RAM, and says how a processor enters it.
 //
-// Shapes   the format is found by its magic: ELF with a PVH entry, or bzImage. One more format is one more loader beside
-//          elf_pvh.h and bzimage.h, and a line in LoadKernel.
+// Shapes   the format is found by its magic: ELF with a PVH entry, or bzImage; multiboot where the caller says so. One more
+//          format is one more loader beside elf_pvh.h, bzimage.h and multiboot.h, and a line in LoadKernel.
 // Units    bytes.
 // Threads  confined to the caller, before any processor runs. May be called again for a restart.
 // Trust    both files are hostile; see load_request.h.
@@ -27,6 +27,9 @@ struct LoadOptions {
   std::string initramfs_name;
   std::string command_line;
   Gpa acpi_rsdp;  // 0: none
+  // A multiboot kernel and nothing else: an ELF file may be one or a PVH kernel, and the machine decides what it is taken for.
+  // Its command line begins with the image's file name, without the folder, which is no business of a guest's.
+  bool multiboot = false;
   // RAM that the kernel is told to leave alone, above 1 MiB.
   std::vector<ReservedRange> reserved;
 };

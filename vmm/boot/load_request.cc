@@ -7,6 +7,15 @@
 
 namespace vmm {
 
+const char* ImageFormatName(ImageFormat format) {
+  switch (format) {
+    case ImageFormat::kElfPvh: return "PVH";
+    case ImageFormat::kBzImage: return "bzImage";
+    case ImageFormat::kMultiboot: return "multiboot";
+  }
+  return "unknown";
+}
+
 absl::StatusOr<Gpa> PlaceInitramfs(const LoadRequest& request, Gpa limit) {
   const ImageFile& file = *request.initramfs;
   const uint64_t bytes = file.bytes();

@@ -25,7 +25,8 @@
 
 namespace vmm {
 
-enum class ImageFormat : uint8_t { kElfPvh, kBzImage };
+enum class ImageFormat : uint8_t { kElfPvh, kBzImage, kMultiboot };
+[[nodiscard]] const char* ImageFormatName(ImageFormat format);
 
 struct LoadedKernel {
   ImageFormat format = ImageFormat::kElfPvh;

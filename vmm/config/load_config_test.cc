@@ -85,8 +85,8 @@ TEST_F(LoadConfigTest, EveryFieldReachesThePlainStruct) {
       processors { count: 64 }
       boot { kernel: "bzImage" initramfs: "initrd" command_line: "console=ttyS0" }
       devices { serial { output: FILE path: "out" on_failure: DETACH } pvpanic { disabled: true } debug_port { enabled: true } }
-      machine: TEST
-      hyperv { backing: OWN }
+      machine: STANDARD
+      hyperv { enabled: true backing: OWN }
       sandbox { mode: LOG waive: [NAMESPACES, EMPTY_ROOT] }
       logging { level: DEBUG format: JSON file: "log" })"));
   const VmConfig& config = loaded.config;
@@ -102,7 +102,6 @@ TEST_F(LoadConfigTest, EveryFieldReachesThePlainStruct) {
   EXPECT_EQ(config.serial.on_failure, OnFailure::kDetach);
   EXPECT_FALSE(config.pvpanic);
   EXPECT_TRUE(config.debug_port);
-  EXPECT_EQ(config.machine, MachineKind::kTest);
   EXPECT_TRUE(config.hyperv.enabled);
   EXPECT_EQ(config.hyperv.backing, HypervBacking::kOwn);
   EXPECT_TRUE(config.sandbox.log_only);
@@ -112,6 +111,13 @@ TEST_F(LoadConfigTest, EveryFieldReachesThePlainStruct) {
   EXPECT_EQ(config.logging.level, LogLevel::kDebug);
   EXPECT_EQ(config.logging.format, LogFormat::kJson);
   EXPECT_EQ(config.logging.file, folder_ + "/log");
+}
+
+TEST_F(LoadConfigTest, TheTestMachineHasNoDebugPort) {
+  ASSERT_OK_AND_ASSIGN(const LoadedConfig loaded, Parse(base_ + "machine: TEST"));
+  EXPECT_EQ(loaded.config.machine, MachineKind::kTest);
+  EXPECT_EQ(Problem(base_ + "machine: TEST\ndevices { debug_port { enabled: true } }"),
+            "f:4: devices.debug_port.enabled: contradicts machine, which is TEST: port 0xe9 is in its test register");
 }
 
 TEST_F(LoadConfigTest, HypervIsOnInTheTestMachineUnlessSaidOtherwise) {

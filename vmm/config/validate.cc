@@ -285,6 +285,9 @@ class Validator final {
     result_.serial.on_failure = serial.on_failure() == config::DETACH ? OnFailure::kDetach : OnFailure::kStop;
     result_.pvpanic = !devices.pvpanic().disabled();
     result_.debug_port = devices.debug_port().enabled();
+    if (result_.debug_port && message_.machine() == config::VmConfig::TEST) {
+      Report("devices.debug_port.enabled", "contradicts machine, which is TEST: port 0xe9 is in its test register");
+    }
   }
 
   void Hyperv() {
