@@ -173,5 +173,20 @@ TEST_F(MessageSlotTest, ConfigureDuringADeliveryChangesNothing) {
   EXPECT_EQ(GuestReads(), (MessageIdentity{0, 0}));
 }
 
+TEST_F(MessageSlotTest, SlotOfTheVpThreadAloneIsLeftToIt) {
+  EXPECT_EQ(slot.TryConfigure({.memory = &memory, .vp_only = true}).state, SlotState::kIdle);
+  EXPECT_EQ(slot.TryDeliver().state, SlotState::kIdle);
+  Post(0);
+  const Delivery of_poster = slot.TryDeliver();
+  EXPECT_EQ(of_poster.state, SlotState::kNotOurs);
+  EXPECT_TRUE(of_poster.look_again);
+  EXPECT_FALSE(of_poster.interrupt);
+  EXPECT_EQ(memory.writes, 0);
+  const Delivery of_vp = slot.TryDeliver(MessageSlot::Caller::kVpThread);
+  EXPECT_EQ(of_vp.state, SlotState::kWritten);
+  EXPECT_TRUE(of_vp.interrupt);
+  EXPECT_FALSE(of_vp.look_again);
+}
+
 }  // namespace
 }  // namespace vmm

@@ -61,7 +61,10 @@ class SynicForTest final {
   static constexpr uint64_t kEventPage = 6;
   static constexpr uint64_t kEnable = kHvOverlayEnable;
 
-  SynicForTest() : synic_(Synic::Create(kVps, overlays, interrupts, clock, kick).value()) {}
+  SynicForTest() : SynicForTest(nullptr) {}
+  // With a clock of the test's own.
+  explicit SynicForTest(ReferenceClock* other)
+      : synic_(Synic::Create(kVps, overlays, interrupts, other != nullptr ? *other : clock, kick).value()) {}
 
   Synic& operator*() { return *synic_; }
   Synic* operator->() { return synic_.get(); }
