@@ -30,6 +30,7 @@ constexpr Row kRows[] = {
     {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR", "Hyper-V MSRs handled here", false},
     {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER", "Hyper-V MSRs handled here", false},
     {KVM_CAP_SYNC_REGS, "KVM_CAP_SYNC_REGS", "cheap switches between VTLs", false},
+    {KVM_CAP_PRE_FAULT_MEMORY, "KVM_CAP_PRE_FAULT_MEMORY", "flushing a guest's TLBs from here", false},
     {KVM_CAP_XSAVE2, "KVM_CAP_XSAVE2", "FPU state across VTLs", false},
     {KVM_CAP_MEMORY_FAULT_INFO, "KVM_CAP_MEMORY_FAULT_INFO", "faults with an address (ways A and B)", false},
     {KVM_CAP_MEMORY_ATTRIBUTES, "KVM_CAP_MEMORY_ATTRIBUTES", "page protections by attribute (ways A and B)", false},

@@ -31,21 +31,40 @@ absl::StatusOr<uint32_t> IrqRouting::AddHvSint(uint32_t vcpu, uint32_t sint) {
   for (const kvm_irq_routing_entry& entry : entries_) {
     if (entry.type == KVM_IRQ_ROUTING_HV_SINT && entry.u.hv_sint.vcpu == vcpu && entry.u.hv_sint.sint == sint) return entry.gsi;
   }
-  if (entries_.size() >= kMaxRoutes) {
-    return absl::ResourceExhaustedError(absl::StrCat("route SINT ", sint, " of vCPU ", vcpu, ": ", kMaxRoutes, " routes are in use"));
+  return AppendLocked(vcpu, sint, 1);
+}
+
+absl::StatusOr<uint32_t> IrqRouting::AddHvSints(uint32_t vcpu) {
+  MutexLock lock(mutex_);
+  for (const kvm_irq_routing_entry& entry : entries_) {
+    if (entry.type == KVM_IRQ_ROUTING_HV_SINT && entry.u.hv_sint.vcpu == vcpu) {
+      return absl::AlreadyExistsError(absl::StrCat("route all SINTs of vCPU ", vcpu, ": it has routes"));
+    }
   }
-  kvm_irq_routing_entry entry{};
-  // Routes are never taken away, so the next free number is the count; without an I/O APIC's routes its numbers stay free.
-  entry.gsi = entries_.empty() ? kIoApicInputs : entries_.back().gsi + 1;
-  entry.type = KVM_IRQ_ROUTING_HV_SINT;
-  entry.u.hv_sint.vcpu = vcpu;
-  entry.u.hv_sint.sint = sint;
-  entries_.push_back(entry);
+  return AppendLocked(vcpu, 0, kHvSints);
+}
+
+absl::StatusOr<uint32_t> IrqRouting::AppendLocked(uint32_t vcpu, uint32_t first_sint, uint32_t count) {
+  const size_t before = entries_.size();
+  if (count > kMaxRoutes - before) {
+    return absl::ResourceExhaustedError(absl::StrCat("route ", count, " SINT(s) of vCPU ", vcpu, ": ", before, " of ", kMaxRoutes,
+                                                     " routes are in use"));
+  }
+  // Routes are never taken away, so the next free number follows the last; without an I/O APIC's routes its numbers stay free.
+  const uint32_t first_gsi = entries_.empty() ? kIoApicInputs : entries_.back().gsi + 1;
+  for (uint32_t i = 0; i < count; ++i) {
+    kvm_irq_routing_entry entry{};
+    entry.gsi = first_gsi + i;
+    entry.type = KVM_IRQ_ROUTING_HV_SINT;
+    entry.u.hv_sint.vcpu = vcpu;
+    entry.u.hv_sint.sint = first_sint + i;
+    entries_.push_back(entry);
+  }
   if (const int error = StoreLocked(); error != 0) {
-    entries_.pop_back();
-    return KvmStatus(error, absl::StrCat("route SINT ", sint, " of vCPU ", vcpu));
+    entries_.resize(before);
+    return KvmStatus(error, absl::StrCat("route ", count, " SINT(s) of vCPU ", vcpu));
   }
-  return entry.gsi;
+  return first_gsi;
 }
 
 int IrqRouting::StoreLocked() {

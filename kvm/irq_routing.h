@@ -4,7 +4,7 @@
 // Threads  any: guarded by mutex_. KVM waits for its readers at each change (tens of milliseconds on a busy host): routes are
 //          made at set-up or when a guest turns something on, not per interrupt.
 // Trust    vCPU and SINT come from the caller; a GSI once given stays for the life of the VM.
-// Errors   AddHvSint: RESOURCE_EXHAUSTED when the table is full, else KVM's.
+// Errors   AddHvSint(s): RESOURCE_EXHAUSTED when the table is full, else KVM's.
 // Source   Linux, "The Definitive KVM API Documentation", KVM_SET_GSI_ROUTING.
 #ifndef VMM_KVM_IRQ_ROUTING_H_
 #define VMM_KVM_IRQ_ROUTING_H_
@@ -21,6 +21,7 @@
 namespace vmm::kvm {
 
 inline constexpr uint32_t kIoApicInputs = 24;
+inline constexpr uint32_t kHvSints = 16;
 // Below KVM's own 4096: room for every SINT of 64 processors and as many again for MSIs.
 inline constexpr uint32_t kMaxRoutes = 2048;
 
@@ -37,8 +38,11 @@ class IrqRouting final {
   // The GSI that raises the vector of synthetic interrupt source `sint` of the vCPU; the same one when asked again. The vCPU
   // has its SynIC by then (EnableSynic2): KVM notes whose acknowledgement is whose when the route is made, and only for those.
   absl::StatusOr<uint32_t> AddHvSint(uint32_t vcpu, uint32_t sint);
+  // All sixteen of a vCPU that has none yet, in one change: source n has the GSI returned plus n.
+  absl::StatusOr<uint32_t> AddHvSints(uint32_t vcpu);
 
  private:
+  absl::StatusOr<uint32_t> AppendLocked(uint32_t vcpu, uint32_t first_sint, uint32_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives KVM the table: 0 or errno.
   int StoreLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

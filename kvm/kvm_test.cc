@@ -1,20 +1,28 @@
 // Real guest instructions on a real KVM: what the wrapper says happened is what the guest did.
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <array>
 #include <csignal>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "base/event_fd.h"
 #include "base/status_matchers.h"
 #include "kvm/capabilities.h"
+#include "kvm/irq_routing.h"
 #include "kvm/system.h"
+#include "kvm/uapi.h"
+#include "kvm/vcpu.h"
+#include "kvm/vm.h"
 #include "memory/guest_memory.h"
 
 namespace vmm::kvm {
 namespace {
+
+constexpr uint32_t kTscAux = 0xc000'0103;
 
 class KvmTest : public testing::Test {
  protected:
@@ -89,6 +97,137 @@ TEST_F(KvmTest, ADoorbellPortSignalsItsEventFdWithoutAnExit) {
   ASSERT_EQ(vcpu_->Run(), RunResult::kExit);
   EXPECT_EQ(vcpu_->run().io.port, 0x10);
   EXPECT_EQ(bell.Drain(), 2u);
+}
+
+TEST_F(KvmTest, TrappedMsrsExitByDirectionAndOthersDoNot) {
+  const MsrRange trapped[] = {{.base = 0x4000'0000, .count = 0x200},
+                              {.base = kTscAux, .count = 1, .read = false, .write = true}};
+  ASSERT_OK(vm_->SetMsrFilter(trapped));
+  // mov ecx, 0x400001ff; rdmsr; mov ecx, TSC_AUX; rdmsr; wrmsr
+  Start(std::to_array<uint8_t>({0x66, 0xb9, 0xff, 0x01, 0x00, 0x40, 0x0f, 0x32, 0x66, 0xb9, 0x03, 0x01, 0x00, 0xc0, 0x0f, 0x32,
+                                0x0f, 0x30, 0xe6, 0x10}));
+  ASSERT_OK_AND_ASSIGN(const auto cpuid, system_->SupportedCpuid());
+  ASSERT_OK(vcpu_->SetCpuid(cpuid));
+  ASSERT_EQ(vcpu_->Run(), RunResult::kExit);
+  ASSERT_EQ(vcpu_->run().exit_reason, uint32_t{KVM_EXIT_X86_RDMSR});
+  EXPECT_EQ(vcpu_->run().msr.index, 0x4000'01ffu);
+  vcpu_->run().msr.error = 0;
+  ASSERT_EQ(vcpu_->Run(), RunResult::kExit);
+  ASSERT_EQ(vcpu_->run().exit_reason, uint32_t{KVM_EXIT_X86_WRMSR});
+  EXPECT_EQ(vcpu_->run().msr.index, kTscAux);
+  vcpu_->run().msr.error = 0;
+  ASSERT_EQ(vcpu_->Run(), RunResult::kExit);
+  EXPECT_EQ(vcpu_->run().exit_reason, uint32_t{KVM_EXIT_IO});
+}
+
+TEST_F(KvmTest, AFilterOfTooManyRangesIsRefused) {
+  const std::vector<MsrRange> trapped(17, MsrRange{.base = 0x4000'0000, .count = 1});
+  EXPECT_THAT(vm_->SetMsrFilter(trapped), StatusIs(absl::StatusCode::kInvalidArgument, "17 ranges"));
+}
+
+TEST_F(KvmTest, SyncedRegistersAreThoseOfTheExitAndGoBackWhenDirty) {
+  Start(std::to_array<uint8_t>({0xb0, 0x5a, 0xe6, 0x10, 0xe6, 0x11}));
+  vcpu_->EnableSyncRegs(/*with_sregs=*/true);
+  ASSERT_EQ(vcpu_->Run(), RunResult::kExit);
+  EXPECT_EQ(vcpu_->synced_regs().rax & 0xff, 0x5au);
+  EXPECT_EQ(vcpu_->synced_regs().rip, 0x1002u);
+  EXPECT_EQ(vcpu_->synced_sregs().cs.base, 0u);
+  vcpu_->synced_regs().rax = 0x77;
+  vcpu_->MarkSyncedRegsDirty();
+  ASSERT_EQ(vcpu_->Run(), RunResult::kExit);
+  EXPECT_EQ(vcpu_->run().io.port, 0x11);  // the first OUT was skipped
+  EXPECT_EQ(vcpu_->io_data()[0], std::byte{0x77});
+}
+
+// What a hypercall that is made again stands on.
+TEST_F(KvmTest, AnOutWhoseRipWasMovedIsNotSkipped) {
+  Start(std::to_array<uint8_t>({0x90, 0xe6, 0x10, 0xe6, 0x11}));
+  vcpu_->EnableSyncRegs(/*with_sregs=*/false);
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_EQ(vcpu_->Run(), RunResult::kExit);
+    EXPECT_EQ(vcpu_->run().io.port, 0x10);
+    EXPECT_EQ(vcpu_->synced_regs().rip, 0x1001u);
+    vcpu_->synced_regs().rip -= 1;
+    vcpu_->MarkSyncedRegsDirty();
+  }
+}
+
+TEST_F(KvmTest, ASecondExceptionIsADoubleFaultAndAThirdIsRefused) {
+  Start(std::to_array<uint8_t>({0xf4}));
+  ASSERT_TRUE(vcpu_->InjectException(13, 0));
+  ASSERT_OK_AND_ASSIGN(kvm_vcpu_events events, vcpu_->GetVcpuEvents());
+  EXPECT_EQ(events.exception.nr, 13);
+  EXPECT_EQ(events.exception.has_error_code, 1);
+  ASSERT_TRUE(vcpu_->InjectException(6, std::nullopt));
+  ASSERT_OK_AND_ASSIGN(events, vcpu_->GetVcpuEvents());
+  EXPECT_EQ(events.exception.nr, 8);
+  EXPECT_FALSE(vcpu_->InjectException(6, std::nullopt));
+}
+
+TEST_F(KvmTest, StateThatWasSetIsReadBack) {
+  ASSERT_OK(vm_->CreateIrqChip(Gpa(0xfeff'c000), Gpa(0xfeff'd000)));
+  Start(std::to_array<uint8_t>({0xf4}));
+  ASSERT_OK_AND_ASSIGN(const uint64_t offset, vcpu_->GetTscOffset());
+  ASSERT_OK(vcpu_->SetTscOffset(offset - 12345));
+  ASSERT_OK_AND_ASSIGN(const uint64_t changed, vcpu_->GetTscOffset());
+  EXPECT_EQ(changed, offset - 12345);
+  ASSERT_OK(vcpu_->SetMpState(KVM_MP_STATE_HALTED));
+  ASSERT_OK_AND_ASSIGN(const uint32_t state, vcpu_->GetMpState());
+  EXPECT_EQ(state, uint32_t{KVM_MP_STATE_HALTED});
+  kvm_fpu fpu{};
+  fpu.mxcsr = 0x1f80;
+  fpu.xmm[3][0] = 0x42;
+  ASSERT_OK(vcpu_->SetFpu(fpu));
+  ASSERT_OK_AND_ASSIGN(const kvm_fpu read, vcpu_->GetFpu());
+  EXPECT_EQ(read.xmm[3][0], 0x42);
+  ASSERT_OK_AND_ASSIGN(kvm_vcpu_events events, vcpu_->GetVcpuEvents());
+  EXPECT_OK(vcpu_->SetVcpuEvents(events));
+  EXPECT_FALSE(vcpu_->SetMsr(0xdeadbeef, 0));
+}
+
+TEST_F(KvmTest, AnMsiIsInTheLocalApicWhenTheCallReturns) {
+  ASSERT_OK(vm_->CreateIrqChip(Gpa(0xfeff'c000), Gpa(0xfeff'd000)));
+  Start(std::to_array<uint8_t>({0xf4}));
+  EXPECT_FALSE(vm_->SignalMsi(0, 0x41));  // the APIC is off
+  kvm_lapic_state apic{};
+  ASSERT_EQ(::ioctl(vcpu_->fd(), KVM_GET_LAPIC, &apic), 0);
+  apic.regs[0xf1] |= 1;  // SVR: software enable
+  ASSERT_EQ(::ioctl(vcpu_->fd(), KVM_SET_LAPIC, &apic), 0);
+  EXPECT_TRUE(vm_->SignalMsi(0, 0x41));
+  ASSERT_EQ(::ioctl(vcpu_->fd(), KVM_GET_LAPIC, &apic), 0);
+  EXPECT_EQ(apic.regs[0x200 + 0x41 / 32 * 0x10], 2);  // IRR
+  EXPECT_FALSE(vm_->SignalMsi(1, 0x41));
+  EXPECT_FALSE(vm_->SignalMsi(255, 0x41));
+}
+
+TEST_F(KvmTest, RoutesOfSintsAreGivenOnceEach) {
+  ASSERT_OK(vm_->CreateIrqChip(Gpa(0xfeff'c000), Gpa(0xfeff'd000)));
+  Start(std::to_array<uint8_t>({0xf4}));
+  ASSERT_OK(vcpu_->EnableSynic2());
+  ASSERT_OK_AND_ASSIGN(const uint32_t first, vm_->routing().AddHvSint(0, 2));
+  EXPECT_EQ(first, kIoApicInputs);
+  ASSERT_OK_AND_ASSIGN(const uint32_t second, vm_->routing().AddHvSint(0, 3));
+  EXPECT_EQ(second, kIoApicInputs + 1);
+  ASSERT_OK_AND_ASSIGN(const uint32_t again, vm_->routing().AddHvSint(0, 2));
+  EXPECT_EQ(again, first);
+  ASSERT_OK_AND_ASSIGN(EventFd raise, EventFd::Create());
+  ASSERT_OK(vm_->AddIrqFd(raise.fd(), first));
+  EXPECT_FALSE(vm_->AddIrqFd(raise.fd(), first).ok());
+  ASSERT_OK(vm_->RemoveIrqFd(raise.fd(), first));
+  EXPECT_OK(vm_->AddIrqFd(raise.fd(), first));
+  EXPECT_OK(vm_->SetIrqLine(kIoApicInputs - 1, true));
+}
+
+TEST_F(KvmTest, TheRoutingTableIsBounded) {
+  ASSERT_OK(vm_->CreateIrqChip(Gpa(0xfeff'c000), Gpa(0xfeff'd000)));
+  uint32_t vcpus = 0;
+  absl::StatusOr<uint32_t> gsi = vm_->routing().AddHvSints(0);
+  for (; gsi.ok(); gsi = vm_->routing().AddHvSints(++vcpus)) EXPECT_EQ(*gsi, kIoApicInputs + kHvSints * vcpus);
+  EXPECT_THAT(gsi, StatusIs(absl::StatusCode::kResourceExhausted, "2040 of 2048 routes"));
+  EXPECT_THAT(vm_->routing().AddHvSints(0), StatusIs(absl::StatusCode::kAlreadyExists, "vCPU 0"));
+  // What is left is still to be had, and not one more.
+  for (uint32_t sint = 0; sint < kMaxRoutes - 2040; ++sint) EXPECT_OK(vm_->routing().AddHvSint(vcpus, sint));
+  EXPECT_THAT(vm_->routing().AddHvSint(vcpus, 15), StatusIs(absl::StatusCode::kResourceExhausted, "2048 of 2048 routes"));
 }
 
 TEST_F(KvmTest, ARefusedMsrIsNamed) {

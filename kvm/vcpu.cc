@@ -228,6 +228,17 @@ absl::Status Vcpu::SetTscOffset(uint64_t offset) {
   return absl::OkStatus();
 }
 
+bool Vcpu::PreFault(Gpa start, uint64_t bytes) noexcept {
+  kvm_pre_fault_memory range{};
+  range.gpa = start.raw();
+  range.size = bytes;
+  // KVM moves `gpa` on, and stops early only for a signal.
+  while (range.size > 0) {
+    if (Ioctl(fd_.get(), KVM_PRE_FAULT_MEMORY, &range) != 0) return false;
+  }
+  return true;
+}
+
 void Vcpu::EnableSyncRegs(bool with_sregs) noexcept {
   run_->kvm_valid_regs = KVM_SYNC_X86_REGS | (with_sregs ? KVM_SYNC_X86_SREGS : 0);
 }

@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "base/owned_fd.h"
 #include "kvm/uapi.h"
+#include "memory/gpa.h"
 
 namespace vmm::kvm {
 
@@ -93,6 +94,9 @@ class Vcpu final {
   // The next Run begins with loading synced_regs, before it completes the last exit: an instruction is skipped only if RIP still
   // points at it.
   void MarkSyncedRegsDirty() noexcept { run_->kvm_dirty_regs |= KVM_SYNC_X86_REGS; }
+  // Maps guest memory for all vCPUs as if this one had read it (the VM then has something to drop). False: no
+  // KVM_CAP_PRE_FAULT_MEMORY, no nested paging, or no memory there.
+  [[nodiscard]] bool PreFault(Gpa start, uint64_t bytes) noexcept;
   // kHz, 0 if KVM does not say.
   [[nodiscard]] uint32_t TscKhz() const noexcept;
 
