@@ -62,11 +62,6 @@ HvStatus CheckBlock(Gpa gpa, size_t bytes) noexcept {
   return HvStatus::kSuccess;
 }
 
-// Distances instead of ends: an end may wrap.
-bool Overlap(Gpa a, size_t a_bytes, Gpa b, size_t b_bytes) noexcept {
-  return a_bytes != 0 && b_bytes != 0 && (b - a < a_bytes || a - b < b_bytes);
-}
-
 // Written by one thread: no locked access is needed.
 void Count(std::atomic<uint64_t>& counter) noexcept {
   counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -176,7 +171,6 @@ HypercallDispatcher::Frame HypercallDispatcher::MakeFrame(const HypercallRegiste
 HvStatus HypercallDispatcher::FetchMemory(const Frame& frame) noexcept {
   if (const HvStatus status = CheckBlock(frame.input, frame.input_bytes); status != HvStatus::kSuccess) return status;
   if (const HvStatus status = CheckBlock(frame.output, frame.output_bytes); status != HvStatus::kSuccess) return status;
-  if (Overlap(frame.input, frame.input_bytes, frame.output, frame.output_bytes)) return HvStatus::kInvalidHypercallInput;
   // Both are within a page now, and so within the buffers.
   if (frame.input_bytes != 0 && !memory_.Read(frame.input, std::span(input_).first(frame.input_bytes))) {
     return HvStatus::kInvalidHypercallInput;

@@ -231,24 +231,27 @@ TEST(HypercallDispatcherTest, OutputOutsideRamIsRefusedBeforeTheCallIsMade) {
   EXPECT_TRUE(m.services.got.empty());
 }
 
-TEST(HypercallDispatcherTest, InputAndOutputDoNotOverlap) {
+TEST(HypercallDispatcherTest, InputAndOutputMayBeOnePlace) {
   HypercallMachine m;
-  m.PutInput(kOwnRegisters);
-  m.PutList(16, Names(2));  // 24 bytes in, 32 out
-  const Control control{.code = Code::kGetVpRegisters, .reps = 2};
-  for (const uint64_t out : {0x1'0000, 0x1'0008, 0x1'0010}) {
-    EXPECT_EQ(m.CallMemory(control, HypercallMachine::kInput, Gpa(out)), Failure(HvStatus::kInvalidHypercallInput)) << out;
-  }
-  EXPECT_TRUE(m.services.got.empty());
-  EXPECT_EQ(m.CallMemory(control, HypercallMachine::kInput, Gpa(0x1'0018)), Success(2));
-  m.PutInput(kOwnRegisters, 32);
-  m.PutList(48, Names(2));
-  EXPECT_EQ(m.CallMemory(control, HypercallMachine::kInput + 32, HypercallMachine::kInput + 8),
-            Failure(HvStatus::kInvalidHypercallInput));
-  EXPECT_EQ(m.CallMemory(control, HypercallMachine::kInput + 32, HypercallMachine::kInput), Success(2));
+  m.PutInput(HvVpIndexFromApicIdInput{.partition_id = kHvPartitionIdSelf});
+  m.PutInput(uint32_t{3}, 16);
+  EXPECT_EQ(m.CallMemory({.code = Code::kGetVpIndexFromApicId, .reps = 1}, HypercallMachine::kInput, HypercallMachine::kInput),
+            Success(1));
+  uint32_t index = 0;
+  ASSERT_TRUE(m.memory->ReadObject(HypercallMachine::kInput, index));
+  EXPECT_EQ(index, 3u);
 }
 
-TEST(HypercallDispatcherTest, AlignmentComesBeforeRamAndOverlap) {
+TEST(HypercallDispatcherTest, WhoOverlapsACallThatContinuesSpoilsItsOwnParameters) {
+  HypercallMachine m;
+  m.PutInput(kOwnRegisters);
+  m.PutList(16, Names(17));
+  // The first portion's output is where the header was.
+  EXPECT_EQ(m.CallMemory({.code = Code::kGetVpRegisters, .reps = 17}, HypercallMachine::kInput, HypercallMachine::kInput),
+            Failure(HvStatus::kAccessDenied, 16));
+}
+
+TEST(HypercallDispatcherTest, AlignmentOfBothComesBeforeRam) {
   HypercallMachine m;
   m.PutInput(kOwnRegisters);
   const Control control{.code = Code::kGetVpRegisters, .reps = 2};
