@@ -19,6 +19,15 @@ _LINK = " ".join([
 
 _CC = "@bazel_tools//tools/cpp:current_cc_toolchain"
 
+def _headers_impl(ctx):
+    return [DefaultInfo(files = depset(transitive = [
+        dep[CcInfo].compilation_context.headers
+        for dep in ctx.attr.deps
+    ]))]
+
+# The headers of libraries, and of those that they depend on: a guest shares numbers with the devices, and no code.
+_headers = rule(implementation = _headers_impl, attrs = {"deps": attr.label_list(providers = [CcInfo])})
+
 def guest_objects(name, srcs, hdrs):
     """Compiles and links `srcs` to one relocatable object, name.o."""
     native.genrule(
@@ -35,17 +44,22 @@ def guest_objects(name, srcs, hdrs):
         visibility = ["//tests/guests:__subpackages__"],
     )
 
-def guest_kernel(name, srcs = None, hdrs = []):
-    """The image `name`, and `name`.elf64 with symbols for a debugger.
+def guest_kernel(name, srcs = None, hdrs = [], deps = []):
+    """The image name.elf, and name.elf64 with symbols for a debugger.
 
     Args:
       srcs: by default name.cc.
-      hdrs: headers beyond the runtime's: numbers that the guest shares with the devices, for example.
+      hdrs: further headers of its own.
+      deps: libraries whose headers it includes (and that consist of headers): layouts that it shares with the devices.
     """
+    _headers(name = name + "_headers", deps = deps)
     guest_objects(
         name = name + "_objects",
         srcs = srcs or [name + ".cc"],
-        hdrs = hdrs + ["//tests/guests/runtime:headers"],
+        hdrs = hdrs + [
+            name + "_headers",
+            "//tests/guests/runtime:headers",
+        ],
     )
     native.genrule(
         name = name,

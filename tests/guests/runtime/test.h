@@ -9,6 +9,7 @@
 #define VMM_TESTS_GUESTS_RUNTIME_TEST_H_
 
 #include <cstdint>
+#include <initializer_list>  // for loops over lists
 #include <type_traits>
 
 #include "tests/guests/runtime/interrupts.h"

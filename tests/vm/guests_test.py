@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""The freestanding guests of tests/guests in the TEST machine: each with 1, 2 and 4 processors, on both Hyper-V backings.
+
+Every TEST of a guest is a test here: GUEST_VPS_BACKING.test_NAME. A machine runs once, when its first test is asked for. What the
+guest prints is checked against what its source registers, so that a guest that ends early has not passed.
+
+    guests_test.py hv_msr_test_2vp_own.test_VpIndexIsReadOnly        one of them (inside the lab)
+
+Needs /dev/kvm and root (or a user who may make user namespaces).
+"""
+import glob
+import os
+import re
+import subprocess
+import tempfile
+import unittest
+
+import harness
+
+FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/guests"
+IMAGES = os.environ.get("VMM_GUESTS", os.path.join(os.path.dirname(os.path.dirname(FOLDER)), "bazel-bin/tests/guests"))
+PROCESSORS = (1, 2, 4)
+BACKINGS = ("KERNEL", "OWN")
+ALL_PASSED, SOME_FAILED = 1, 3
+
+CONFIG = """machine: TEST
+memory {{ size_mib: 64 }}
+processors {{ count: {processors} }}
+boot {{ kernel: "{kernel}" command_line: "backing={backing_name}" }}
+hyperv {{ enabled: true backing: {backing} }}
+logging {{ level: WARNING }}
+"""
+
+
+class Outcome:
+    """What one machine said: its lines by test, and its exit status."""
+
+    def __init__(self, guest, processors, backing):
+        with tempfile.TemporaryDirectory() as folder:
+            config = os.path.join(folder, "vm.textproto")
+            with open(config, "w") as out:
+                out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(),
+                                        kernel=os.path.join(IMAGES, guest + ".elf")))
+            try:
+                result = subprocess.run([harness.VMM, "run", "--config", config], stdin=subprocess.DEVNULL, capture_output=True,
+                                        timeout=harness.LIMIT)
+                self.status, output, errors = result.returncode, result.stdout, result.stderr
+            except subprocess.TimeoutExpired as expired:
+                self.status, output, errors = "none: it did not end", expired.stdout or b"", expired.stderr or b""
+        self.text = output.decode(errors="replace").replace("\r", "")
+        self.errors = errors.decode(errors="replace")
+        self.lines = {}  # by test
+        self.ended = []
+        name = None
+        for line in self.text.splitlines():
+            if line.startswith("# test "):
+                name = line[len("# test "):]
+                self.lines[name] = []
+            elif line.startswith("# end "):
+                self.ended.append(line[len("# end "):])
+                name = None
+            elif name is not None:
+                self.lines[name].append(line)
+
+    def tail(self):
+        return f"exit status {self.status}; the end of the output:\n" + self.text[-1500:] + "\n--- errors:\n" + self.errors[-1500:]
+
+
+def registered(guest):
+    with open(f"{FOLDER}/{guest}.cc") as source:
+        return re.findall(r"^TEST\((\w+)\)", source.read(), re.MULTILINE)
+
+
+def make_case(guest, processors, backing):
+    class Case(unittest.TestCase):
+        outcome = None
+
+        @classmethod
+        def setUpClass(cls):
+            cls.outcome = Outcome(guest, processors, backing)
+
+        def test__the_guest_ran_to_its_end(self):
+            self.assertEqual(self.outcome.ended, registered(guest), self.outcome.tail())
+            failed = any(line.startswith("not ok") for lines in self.outcome.lines.values() for line in lines)
+            self.assertEqual(self.outcome.status, SOME_FAILED if failed else ALL_PASSED, self.outcome.tail())
+
+    def make_test(name):
+        def test(self):
+            lines = self.outcome.lines.get(name)
+            self.assertIsNotNone(lines, f"did not run; {self.outcome.tail()}")
+            bad = [line for line in lines if line.startswith("not ok")]
+            self.assertEqual(bad, [], "\n" + "\n".join(bad))
+            self.assertIn(name, self.outcome.ended, f"did not end; {self.outcome.tail()}")
+            good = [line for line in lines if line.startswith("ok ")]
+            self.assertNotEqual(good, [], "asserted nothing")
+            skips = [line.split(" - SKIP ", 1)[1] for line in good if " - SKIP " in line]
+            if skips:
+                self.skipTest(skips[0])
+        return test
+
+    for name in registered(guest):
+        setattr(Case, "test_" + name, make_test(name))
+    Case.__name__ = Case.__qualname__ = f"{guest}_{processors}vp_{backing.lower()}"
+    return Case
+
+
+def guests():
+    names = [os.path.basename(path)[:-len(".cc")] for path in sorted(glob.glob(FOLDER + "/*.cc"))]
+    chosen = os.environ.get("VMM_GUEST_PATTERN", "")
+    return [name for name in names if chosen in name]
+
+
+for guest in guests():
+    for processors in PROCESSORS:
+        for backing in BACKINGS:
+            case = make_case(guest, processors, backing)
+            globals()[case.__name__] = case
+
+# The loop's last class would be loaded under this name a second time.
+del case
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
