@@ -72,6 +72,19 @@ class BadImagesTest(unittest.TestCase):
         self.refused(IMAGE_REFUSED, rf"load kernel '{kernel}': an ELF file without the PVH entry note \(Xen, type 18\): built "
                                     r"without CONFIG_PVH\?", f"--boot.kernel={kernel}")
 
+    def test_a_linux_kernel_in_the_test_machine(self):
+        kernel = os.path.join(harness.GUEST, "vmlinuz")
+        self.refused(IMAGE_REFUSED, f"load kernel '{kernel}': no multiboot header in the first 8192 bytes: the TEST machine starts "
+                                    "no other", f"--boot.kernel={kernel}", "--machine=TEST")
+
+    def test_a_64_bit_elf_file_in_the_test_machine(self):
+        # A header that adds up, in a file of the wrong class.
+        kernel = self.file("wide", elf_without_note()[:0x100] + struct.pack("<III", 0x1badb002, 0, -0x1badb002 & 0xffffffff)
+                           + bytes(0x2000))
+        self.refused(IMAGE_REFUSED, rf"load kernel '{kernel}': ELF class 2 for machine 62, a multiboot kernel is of class 1 "
+                                    r"\(32-bit\) for 3 \(386\): objcopy -O elf32-i386 makes one", f"--boot.kernel={kernel}",
+                     "--machine=TEST", "--boot.initramfs=" + self.file("module", b"A=1\n"))
+
     def test_an_initramfs_that_does_not_fit_beside_the_kernel(self):
         initramfs = self.file("large", bytes=100 << 20)
         self.refused(NO_RESOURCES, f"load initramfs '{initramfs}': it has 104857600 bytes, the largest free part of guest RAM "

@@ -22,11 +22,13 @@ IMAGES = os.environ.get("VMM_GUESTS", os.path.join(os.path.dirname(os.path.dirna
 PROCESSORS = (1, 2, 4)
 BACKINGS = ("KERNEL", "OWN")
 ALL_PASSED, SOME_FAILED = 1, 3
+# A byte of a guest's output costs about a millisecond in the lab.
+LINES = os.environ.get("VMM_GUEST_LINES", "short")
 
 CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
 processors {{ count: {processors} }}
-boot {{ kernel: "{kernel}" command_line: "backing={backing_name}" }}
+boot {{ kernel: "{kernel}" command_line: "backing={backing_name} lines={lines}" }}
 hyperv {{ enabled: true backing: {backing} }}
 logging {{ level: WARNING }}
 """
@@ -39,7 +41,7 @@ class Outcome:
         with tempfile.TemporaryDirectory() as folder:
             config = os.path.join(folder, "vm.textproto")
             with open(config, "w") as out:
-                out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(),
+                out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(), lines=LINES,
                                         kernel=os.path.join(IMAGES, guest + ".elf")))
             try:
                 result = subprocess.run([harness.VMM, "run", "--config", config], stdin=subprocess.DEVNULL, capture_output=True,

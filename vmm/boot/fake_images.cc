@@ -81,6 +81,45 @@ ImageBytes FakeElf::Build() const {
   return image;
 }
 
+Elf32Header FakeMultiboot::DefaultElf() {
+  Elf32Header elf{};
+  std::memcpy(elf.magic, kElfMagic, sizeof(kElfMagic));
+  elf.file_class = kElfClass32;
+  elf.data_encoding = kElfLittleEndian;
+  elf.ident_version = 1;
+  elf.type = kElfTypeExecutable;
+  elf.machine = kElfMachine386;
+  elf.version = 1;
+  elf.entry = kEntry;
+  elf.program_header_offset = sizeof(Elf32Header);
+  elf.header_bytes = sizeof(Elf32Header);
+  elf.program_header_bytes = sizeof(Elf32ProgramHeader);
+  elf.program_header_count = 1;
+  return elf;
+}
+
+std::vector<Elf32ProgramHeader> FakeMultiboot::DefaultSegments() {
+  return {{.type = kElfSegmentLoad, .offset = kCodeOffset, .virtual_address = kLoadAddress, .physical_address = kLoadAddress,
+           .file_bytes = kCodeBytes, .memory_bytes = kCodeBytes + 0x1000, .flags = 7, .alignment = 0x1000}};
+}
+
+MultibootHeader FakeMultiboot::DefaultHeader() {
+  return {.magic = kMultibootHeaderMagic, .flags = kMultibootWantsMemory, .checksum = 0, .header_address = kLoadAddress,
+          .load_address = kLoadAddress, .load_end_address = kLoadAddress + kCodeBytes,
+          .bss_end_address = kLoadAddress + kCodeBytes + 0x1000, .entry_address = kEntry};
+}
+
+ImageBytes FakeMultiboot::Build() const {
+  ImageBytes image(std::max(kCodeOffset + kCodeBytes, header_offset + uint32_t{sizeof(header)}), std::byte{0});
+  std::fill_n(image.begin() + kCodeOffset, kCodeBytes, std::byte{0x90});
+  std::memcpy(image.data(), &elf, sizeof(elf));
+  std::memcpy(image.data() + sizeof(elf), segments.data(), segments.size() * sizeof(segments[0]));
+  MultibootHeader written = header;
+  if (fix_checksum) written.checksum = ~(written.magic + written.flags) + 1;
+  std::memcpy(image.data() + header_offset, &written, sizeof(written));
+  return image;
+}
+
 OwnedFd MakeImageFile(std::span<const std::byte> bytes) {
   OwnedFd fd(::memfd_create("image", MFD_CLOEXEC));
   size_t done = 0;

@@ -1,6 +1,6 @@
 // Kernel images made up by tests: small, well formed, and open to being spoilt field by field.
 //
-// Use FakeBzImage and FakeElf for every rule of the loaders; guest_kernel_test.cc loads real ones.
+// Use FakeBzImage, FakeElf and FakeMultiboot for every rule of the loaders; guest_kernel_test.cc loads real ones.
 #ifndef VMM_VMM_BOOT_FAKE_IMAGES_H_
 #define VMM_VMM_BOOT_FAKE_IMAGES_H_
 
@@ -12,6 +12,7 @@
 #include "base/owned_fd.h"
 #include "vmm/boot/elf_layout.h"
 #include "vmm/boot/linux_boot_layout.h"
+#include "vmm/boot/multiboot_layout.h"
 
 namespace vmm {
 
@@ -44,6 +45,26 @@ struct FakeElf {
   static constexpr uint64_t kCodeOffset = 0x240;
   static Elf64Header DefaultHeader();
   static std::vector<Elf64ProgramHeader> DefaultSegments();
+  [[nodiscard]] ImageBytes Build() const;
+};
+
+// An ELF32 file with one segment of code at 4 MiB with 0x1000 bytes of zeros behind, and a multiboot header that begins it.
+// With kMultibootHasAddresses in the header's flags, the addresses there say the same.
+struct FakeMultiboot {
+  static constexpr uint32_t kLoadAddress = 0x40'0000;
+  static constexpr uint32_t kCodeBytes = 0x100;
+  static constexpr uint32_t kCodeOffset = 0x100;
+  static constexpr uint32_t kEntry = kLoadAddress + 0x20;
+
+  Elf32Header elf = DefaultElf();
+  std::vector<Elf32ProgramHeader> segments = DefaultSegments();
+  MultibootHeader header = DefaultHeader();
+  uint32_t header_offset = kCodeOffset;
+  bool fix_checksum = true;
+
+  static Elf32Header DefaultElf();
+  static std::vector<Elf32ProgramHeader> DefaultSegments();
+  static MultibootHeader DefaultHeader();
   [[nodiscard]] ImageBytes Build() const;
 };
 

@@ -44,6 +44,7 @@ void FuzzLoad(std::span<const std::byte> image, ImageFormat format) {
                             .initramfs_name = "initramfs",
                             .command_line = "fuzz",
                             .acpi_rsdp = kAcpiTablesBase,
+                            .multiboot = format == ImageFormat::kMultiboot,
                             .reserved = {kReservedRange}};
   const auto loaded = LoadKernel(fd.get(), "fuzz", *machine.memory, machine.layout, options);
   Require(IsZero(*machine.memory, kReservedRange.start, kReservedRange.bytes));

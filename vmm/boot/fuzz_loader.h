@@ -1,4 +1,4 @@
-// What the fuzz targets of both formats share: a small machine, one load, and what must hold whatever the image was.
+// What the fuzz targets of all formats share: a small machine, one load, and what must hold whatever the image was.
 #ifndef VMM_VMM_BOOT_FUZZ_LOADER_H_
 #define VMM_VMM_BOOT_FUZZ_LOADER_H_
 

@@ -2,7 +2,7 @@
 //
 // Shapes   TEST(Name) { ... } registers itself. EXPECT_* goes on after a failure, ASSERT_* returns from the function it is in.
 //          Lines: "# test Name", then "ok N - what" or "not ok N - what (file:line: got .. want ..)", then
-//          "# end Name"; at the end "1..N". A test that asserts nothing has failed.
+//          "# end Name"; at the end "1..N". With lines=short on the command line, "ok N" alone. A test that asserts nothing has failed.
 // Threads  TEST bodies run on processor 0, interrupts on, in the order of the file; assertions: any processor.
 // Errors   the guest ends by the debug exit: 0 all passed, 1 something failed, 2 it could not go on.
 #ifndef VMM_TESTS_GUESTS_RUNTIME_TEST_H_
