@@ -99,7 +99,7 @@ SlotState MessageSlot::Look(Caller caller) noexcept {
       return SlotState::kBusy;
     }
   }
-  slot.Write(*message, queue_.HasMore() ? kHvMessagePending : 0);
+  slot.Write(*message, config_.always_pending || queue_.HasMore() ? kHvMessagePending : 0);
   queue_.PopFront();
   Count(written_);
   if (!config_.interrupts) Count(no_interrupt_);
@@ -114,6 +114,11 @@ Delivery MessageSlot::TryDeliver(Caller caller) noexcept {
 Delivery MessageSlot::TryConfigure(SlotConfig config) noexcept {
   if (!Enter()) return {SlotState::kElsewhere};
   config_ = config;
+  // The message that is there: ours perhaps, of before. If the guest clears it this moment, the flag stays behind in a free slot,
+  // where nobody looks, and the next message overwrites it.
+  if (config_.always_pending && config_.memory != nullptr && config_.memory->LoadType() != HvMessageType::kNone) {
+    config_.memory->SetPending();
+  }
   return LookAndLeave(Caller::kVpThread);
 }
 

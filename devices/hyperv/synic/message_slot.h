@@ -9,6 +9,10 @@
 //      atomic OR; then the type is read again: the guest clears the type and then reads the flag, so one of the two sees the
 //      other.
 //   4. A message leaves the queue when it is in the slot, not before: off, paused and busy lose nothing.
+//   5. Where somebody else writes the slot too and may be waiting for it (always_pending), each message of ours carries
+//      MessagePending, one that was there before included. The other sets the flag when it finds the slot taken, but in the
+//      message that was there then: the guest clears that one, and before it reads the flag our next message is in its place,
+//      without the flag. No EOM would come, and with auto-EOI no EOI either, and the other waits for ever.
 //
 // The next look is due: after a post (the poster's own TryDeliver, or the doorbell), after EOM, after an EOI of the source's
 // vector, after TryConfigure (which looks itself). Never because of time.
@@ -61,6 +65,7 @@ struct SlotConfig {
   bool interrupts = true;        // false: the SINT is masked or polling; messages are written all the same
   bool paused = false;           // the machine is: messages wait
   bool vp_only = false;          // the VP's thread alone writes: somebody who knows nothing of the claim does so too, on it
+  bool always_pending = false;   // that somebody may wait for the slot, and EOM alone tells it: an EOM after each message
 };
 
 enum class SlotState : uint8_t {

@@ -188,5 +188,41 @@ TEST_F(MessageSlotTest, SlotOfTheVpThreadAloneIsLeftToIt) {
   EXPECT_FALSE(of_vp.look_again);
 }
 
+TEST_F(MessageSlotTest, AlwaysPendingIsInTheLastMessageToo) {
+  EXPECT_EQ(slot.TryConfigure({.memory = &memory, .always_pending = true}).state, SlotState::kIdle);
+  EXPECT_EQ(memory.pendings, 0);  // an empty slot is left alone
+  Post(0);
+  EXPECT_EQ(slot.TryDeliver().state, SlotState::kWritten);
+  EXPECT_EQ(GuestReads(), (MessageIdentity{0, 0}));
+  EXPECT_TRUE(eom);
+}
+
+TEST_F(MessageSlotTest, AlwaysPendingReachesTheMessageThatIsThere) {
+  Post(0);
+  EXPECT_EQ(slot.TryDeliver().state, SlotState::kWritten);
+  EXPECT_EQ(guest.Flags(), 0);
+  EXPECT_EQ(slot.TryConfigure({.memory = &memory, .always_pending = true}).state, SlotState::kIdle);
+  EXPECT_EQ(GuestReads(), (MessageIdentity{0, 0}));
+  EXPECT_TRUE(eom);
+}
+
+// Somebody else waits for the slot, and has set the flag in our first message.
+TEST_F(MessageSlotTest, MessageThatComesBetweenClearingAndTheFlagKeepsTheFlag) {
+  EXPECT_EQ(slot.TryConfigure({.memory = &memory, .always_pending = true}).state, SlotState::kIdle);
+  Post(0);
+  EXPECT_EQ(slot.TryDeliver().state, SlotState::kWritten);
+  memory.SetPending();
+  guest.ClearType();
+  Post(1);
+  EXPECT_EQ(slot.TryDeliver().state, SlotState::kWritten);
+  EXPECT_EQ(guest.Flags(), kHvMessagePending);
+  // Not in the way of those that have no such neighbour.
+  EXPECT_EQ(GuestReads(), (MessageIdentity{0, 1}));
+  EXPECT_EQ(slot.TryConfigure({.memory = &memory}).state, SlotState::kIdle);
+  Post(2);
+  EXPECT_EQ(slot.TryDeliver().state, SlotState::kWritten);
+  EXPECT_EQ(guest.Flags(), 0);
+}
+
 }  // namespace
 }  // namespace vmm

@@ -320,11 +320,13 @@ void Synic::ConfigureAll() noexcept {
 
 void Synic::Configure(Sint sint) noexcept {
   Source& source = *sources_[sint.raw()];
+  const bool kernel_timer = (kernel_timer_sints_.load(std::memory_order_relaxed) & Bit(sint)) != 0;
   const SlotConfig config{
       .memory = accepts_messages() ? &source.memory : nullptr,
       .interrupts = (sints_[sint.raw()] & (kHvSintMasked | kHvSintPolling)) == 0,
       .paused = paused_,
-      .vp_only = (kernel_timer_sints_.load(std::memory_order_relaxed) & Bit(sint)) != 0,
+      .vp_only = kernel_timer,
+      .always_pending = kernel_timer,
   };
   Delivery delivery = source.slot.TryConfigure(config);
   // A poster is in the middle of one delivery: it has at most a few messages to copy, and the guest has no part in that. The

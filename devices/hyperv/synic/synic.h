@@ -145,7 +145,7 @@ class Synic final {
   void OnEoi(Sint sint) noexcept;
 
   // Bit n: an in-kernel timer may write to slot n, on this thread in KVM_RUN. On return no other thread writes to such a slot,
-  // or will.
+  // or will, and what is in it and what will be asks for EOM: the timer may be waiting for that (message_slot.h, invariant 5).
   void SetKernelTimerSints(uint16_t sints) noexcept;
   // True: on return no message is written until false. Events are signalled all the same.
   void SetPaused(bool paused) noexcept;

@@ -383,6 +383,23 @@ TEST_F(SynicTest, SourcesOfKernelTimersAreWrittenByTheVpThreadOnly) {
   EXPECT_EQ(GuestReads(), 2u);
 }
 
+TEST_F(SynicTest, MessagesOnSourcesOfKernelTimersAlwaysAskForEom) {
+  synic.Enable(kSint);
+  EXPECT_EQ(Post(0), HvStatus::kSuccess);
+  EXPECT_EQ(synic.guest(kSint).Flags(), 0);
+  synic->SetKernelTimerSints(uint16_t{1} << kSint.raw());
+  EXPECT_EQ(synic.guest(kSint).Flags(), kHvMessagePending);
+  EXPECT_EQ(GuestReads(), 0u);
+  synic->RunPending();
+  EXPECT_EQ(Post(1), HvStatus::kSuccess);
+  synic->RunPending();
+  EXPECT_EQ(synic.guest(kSint).Flags(), kHvMessagePending);
+  EXPECT_EQ(GuestReads(), 1u);
+  synic->SetKernelTimerSints(0);
+  EXPECT_EQ(Post(2), HvStatus::kSuccess);
+  EXPECT_EQ(synic.guest(kSint).Flags(), 0);
+}
+
 TEST_F(SynicTest, RunPendingIsBoundedAndComesBack) {
   synic.Enable(kSint);
   synic->SetKernelTimerSints(uint16_t{1} << kSint.raw());
