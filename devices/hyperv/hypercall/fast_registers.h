@@ -39,7 +39,8 @@ class FastRegisters final {
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return std::as_bytes(std::span(words_)); }
 
   // Long mode only. What `made` does not cover keeps its value, to the byte. Requires: Load was told of as many bytes.
-  [[nodiscard]] bool Store(size_t offset, std::span<const std::byte> made, HypercallRegisters& registers, XmmAccess& xmm) noexcept {
+  [[nodiscard]] bool Store(size_t offset, std::span<const std::byte> made, HypercallRegisters& registers,
+                           XmmAccess& xmm) noexcept {
     std::memcpy(std::as_writable_bytes(std::span(words_)).subspan(offset, made.size()).data(), made.data(), made.size());
     if (offset + made.size() > kHypercallSlotBytes) {
       XmmRegisters values;

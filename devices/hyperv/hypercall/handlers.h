@@ -1,5 +1,5 @@
-// The handlers of the table, one a hypercall, by what they are about. Each says only what is its own: kinds, sizes and privileges are
-// in the table, forms and registers in the dispatcher.
+// The handlers of the table, one a hypercall, by what they are about. Each says only what is its own: kinds, sizes and privileges
+// are in the table, forms and registers in the dispatcher.
 //
 // Threads  the calling VP's, within Dispatch.
 // Trust    parameters are the guest's, copied; each is checked here or said in HypercallServices to be checked there.

@@ -1,6 +1,7 @@
 // One hypercall on its way through its handler: copies of its parameters, and where its output goes.
 //
-// Shapes   header, variable header and list are cut from one copy of the guest's input block; output is ours until the handler is done.
+// Shapes   header, variable header and list are cut from one copy of the guest's input block; output is ours until the handler is
+//          done.
 // Units    spans in bytes, reps in elements.
 // Threads  confined: lives within one Dispatch.
 // Trust    the bytes are the guest's, but they no longer change. Sizes are those of the call's row in the table, so that a type

@@ -13,11 +13,12 @@
 //      memory: a block that is not aligned to 8, or crosses a page                       INVALID_ALIGNMENT
 //              a block that is not in RAM                                                INVALID_HYPERCALL_INPUT
 //   6. the parameters, in the order of their structure                                   the handler's
-// Where sources differ: a block across pages is INVALID_ALIGNMENT, as the TLFS has it (OpenVMM: _INPUT), also where it is so large
-// that no address would do. A block outside RAM is _INPUT, as OpenVMM and KVM have it (TLFS: _ALIGNMENT). The TLFS forbids that input
-// and output overlap, and has no status for it; Linux gives GetVpIndexFromApicId one address for both. So it is let pass: input is
-// copied before output is written, and who does it with a call that continues spoils its own parameters. A rep call that fails after
-// step 4 says that the elements before its start are done: they are, if this is where it was told to continue.
+// Where sources differ: a block across pages is INVALID_ALIGNMENT, as the TLFS has it (OpenVMM: _INPUT), also where it is so
+// large that no address would do. A block outside RAM is _INPUT, as OpenVMM and KVM have it (TLFS: _ALIGNMENT). The TLFS forbids
+// that input and output overlap, and has no status for it; Linux gives GetVpIndexFromApicId one address for both. So it is let
+// pass: input is copied before output is written, and who does it with a call that continues spoils its own parameters. A rep
+// call that fails after step 4 says that the elements before its start are done: they are, if this is where it was told to
+// continue.
 //
 // Shapes   one object a virtual processor and trust level: two pages of buffer.
 // Units    bytes; reps in elements.
@@ -84,7 +85,8 @@ class HypercallDispatcher final {
   [[nodiscard]] static Answer Done(HvStatus status, uint16_t reps = 0) noexcept {
     return {HypercallOutcome::kDone, status, reps};
   }
-  [[nodiscard]] static Frame MakeFrame(const HypercallRegisters& registers, HypercallInput input, const HypercallRow& row) noexcept;
+  [[nodiscard]] static Frame MakeFrame(const HypercallRegisters& registers, HypercallInput input,
+                                       const HypercallRow& row) noexcept;
   [[nodiscard]] Answer Run(HypercallRegisters& registers, XmmAccess& xmm) noexcept;
   [[nodiscard]] HvStatus FetchMemory(const Frame& frame) noexcept;
 

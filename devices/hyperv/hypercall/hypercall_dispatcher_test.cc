@@ -123,7 +123,8 @@ TEST(HypercallDispatcherTest, RepCallsHaveAStartBelowTheirCount) {
 TEST(HypercallDispatcherTest, VariableHeaderIsInvalidWhereTheCallHasNone) {
   HypercallMachine m;
   EXPECT_EQ(m.CallMemory({.code = Code::kSendSyntheticClusterIpi, .variable = 1}), Failure(HvStatus::kInvalidHypercallInput));
-  EXPECT_EQ(m.CallMemory({.code = Code::kGetVpRegisters, .reps = 1, .variable = 0x3ff}), Failure(HvStatus::kInvalidHypercallInput));
+  EXPECT_EQ(m.CallMemory({.code = Code::kGetVpRegisters, .reps = 1, .variable = 0x3ff}),
+            Failure(HvStatus::kInvalidHypercallInput));
 }
 
 // --- Memory form --------------------------------------------------------------------------------------------------------
@@ -178,7 +179,8 @@ TEST(HypercallDispatcherTest, BlocksAreAlignedTo8) {
   HypercallMachine m;
   for (const uint64_t off : {1, 2, 4, 7}) {
     EXPECT_EQ(m.CallMemory({Code::kNotifyLongSpinWait}, HypercallMachine::kInput + off), Failure(HvStatus::kInvalidAlignment));
-    EXPECT_EQ(m.CallMemory({Code::kGetPartitionId}, Gpa(0), HypercallMachine::kOutput + off), Failure(HvStatus::kInvalidAlignment));
+    EXPECT_EQ(m.CallMemory({Code::kGetPartitionId}, Gpa(0), HypercallMachine::kOutput + off),
+              Failure(HvStatus::kInvalidAlignment));
   }
   EXPECT_EQ(m.CallMemory({Code::kNotifyLongSpinWait}, HypercallMachine::kInput + 8), Success());
   EXPECT_TRUE(m.IsOutputUntouched());
@@ -206,7 +208,8 @@ TEST(HypercallDispatcherTest, RepCountsAreLimitedByThePage) {
   m.PutList(16, Names(257));
   EXPECT_EQ(m.CallMemory({.code = Code::kGetVpRegisters, .reps = 256}), Success(256));
   EXPECT_EQ(m.CallMemory({.code = Code::kGetVpRegisters, .reps = 257}), Failure(HvStatus::kInvalidAlignment));
-  EXPECT_EQ(m.CallMemory({.code = Code::kGetVpRegisters, .reps = 4095, .start = 4000}), Failure(HvStatus::kInvalidAlignment, 4000));
+  EXPECT_EQ(m.CallMemory({.code = Code::kGetVpRegisters, .reps = 4095, .start = 4000}),
+            Failure(HvStatus::kInvalidAlignment, 4000));
   m.PutList(16, std::vector<HvSetVpRegistersElement>(127));
   EXPECT_EQ(m.CallMemory({.code = Code::kSetVpRegisters, .reps = 127}), Success(127));
   EXPECT_EQ(m.CallMemory({.code = Code::kSetVpRegisters, .reps = 128}), Failure(HvStatus::kInvalidAlignment));
@@ -464,7 +467,8 @@ TEST(HypercallDispatcherTest, FastInputHasSevenSlots) {
   // 24 bytes of header and 11 banks are 112; one more is too much.
   m.xmm.values[0][0] = 0x7ff;
   EXPECT_EQ(m.CallFast({.code = Code::kSendSyntheticClusterIpiEx, .variable = 11}, 0x42), Success());
-  EXPECT_EQ(m.CallFast({.code = Code::kSendSyntheticClusterIpiEx, .variable = 12}, 0x42), Failure(HvStatus::kInvalidHypercallInput));
+  EXPECT_EQ(m.CallFast({.code = Code::kSendSyntheticClusterIpiEx, .variable = 12}, 0x42),
+            Failure(HvStatus::kInvalidHypercallInput));
   EXPECT_EQ(m.CallFast({Code::kPostMessage}), Failure(HvStatus::kInvalidHypercallInput));
   EXPECT_EQ(m.CallFast({Code::kStartVirtualProcessor}), Failure(HvStatus::kInvalidHypercallInput));
   EXPECT_EQ(m.CallFast({.code = Code::kSetVpRegisters, .reps = 4}, kHvPartitionIdSelf, kHvVpIndexSelf.raw()),

@@ -34,7 +34,8 @@ void Require(bool holds) {
 
 class FuzzXmm final : public XmmAccess {
  public:
-  explicit FuzzXmm(const HypercallFuzzInput& input) noexcept : values_(input.xmm), broken_((input.modes & kHypercallFuzzNoXmm) != 0) {}
+  explicit FuzzXmm(const HypercallFuzzInput& input) noexcept
+      : values_(input.xmm), broken_((input.modes & kHypercallFuzzNoXmm) != 0) {}
   [[nodiscard]] bool Load(XmmRegisters& xmm) noexcept override {
     touched_ = true;
     xmm = values_;
@@ -56,23 +57,40 @@ class FuzzXmm final : public XmmAccess {
 struct Machine {
   std::unique_ptr<GuestMemory> memory =
       *GuestMemory::Create(**GuestRam::Create({.bytes = kRamBytes}), *MemoryLayout::Create(kRamBytes));
-  // What the RAM held before the call: zeroes but for an input's contents. Kept in step rather than copied, which would cost most.
+  // What the RAM held before the call: zeroes but for an input's contents. Kept in step: a copy for each call would cost most.
   std::unique_ptr<std::byte[]> before = std::make_unique<std::byte[]>(kRamBytes);
   FakeHypercallServices services;
 };
 
-// The bytes that a call may write: its output's page, and only in the memory form.
+// Bytes of memory. A block that is not RAM, or not in one page, is none: nothing may be written there.
 struct Window {
   uint64_t start = 0;
   uint64_t bytes = 0;
 };
 
+Window BlockAt(uint64_t gpa, uint64_t bytes) {
+  const bool good = gpa < kRamBytes && gpa % kHypercallParameterAlignment == 0 && bytes <= kPageBytes - gpa % kPageBytes;
+  return good ? Window{gpa, bytes} : Window{};
+}
+
+// The bytes that a call may write: its output, and only in the memory form.
 Window OutputWindow(const HypercallRegisters& registers, HypercallInput input) {
   const HypercallRow* const row = FindHypercall(input.code());
   if (row == nullptr || input.fast()) return {};
   const uint64_t gpa = registers.long_mode ? registers.r8 : registers.rdi << 32 | (registers.rsi & 0xffff'ffff);
   const uint64_t bytes = row->output_bytes + uint64_t{input.rep_count()} * row->output_element_bytes;
-  return gpa < kRamBytes && bytes <= kRamBytes - gpa ? Window{gpa, bytes} : Window{};
+  return BlockAt(gpa, bytes);
+}
+
+// A call may be made with these parameters, as far as their size and place go. True for codes that there are not.
+bool IsInputInPlace(const HypercallRegisters& registers, HypercallInput input) {
+  const HypercallRow* const row = FindHypercall(input.code());
+  if (row == nullptr) return true;
+  const uint64_t bytes =
+      row->header_bytes + input.variable_header_bytes() + uint64_t{input.rep_count()} * row->input_element_bytes;
+  if (input.fast()) return bytes <= kHypercallFastBytes;
+  const uint64_t gpa = registers.long_mode ? registers.rdx : registers.rbx << 32 | (registers.rcx & 0xffff'ffff);
+  return bytes == 0 || BlockAt(gpa, bytes).bytes == bytes;
 }
 
 void Put(Machine& m, uint64_t at, std::span<const std::byte> bytes) {
@@ -135,13 +153,14 @@ bool Step(Machine& m, HypercallDispatcher& dispatcher, FuzzXmm& xmm, HypercallRe
       const uint64_t reps = result >> 32;
       Require(reps <= input.rep_count());
       const bool success = (result & 0xffff) == static_cast<uint64_t>(HvStatus::kSuccess);
-      Require(!success || reps == input.rep_count());
+      Require(!success || (reps == input.rep_count() && IsInputInPlace(before, input)));
       Require(before.cpl == 0 && before.protected_mode);
       return false;
     }
     case HypercallOutcome::kAgain: {
       const HypercallInput next = InputValue(registers);
       Require(next.rep_start() > input.rep_start() && next.rep_start() < input.rep_count());
+      Require(IsInputInPlace(before, input));
       Require(next.raw() == input.WithRepStart(next.rep_start()).raw());
       Require(!before.long_mode || registers.rax == before.rax);
       return true;

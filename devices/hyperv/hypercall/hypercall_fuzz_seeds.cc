@@ -41,7 +41,9 @@ Parameters ParametersOf(HypercallCode code) {
       return p.Add(HvFlushInput{.processor_mask = 3});
     case HypercallCode::kFlushVirtualAddressList:
       p.reps = 2;
-      return p.Add(HvFlushInput{.flags = kHvFlushExtendedRanges, .processor_mask = 3}).Add(HvGvaRange{0x1001}).Add(HvGvaRange{0x20'1800});
+      return p.Add(HvFlushInput{.flags = kHvFlushExtendedRanges, .processor_mask = 3})
+          .Add(HvGvaRange{0x1001})
+          .Add(HvGvaRange{0x20'1800});
     case HypercallCode::kFlushVirtualAddressSpaceEx:
       p.variable = 1;
       return p.Add(HvFlushExInput{.processors = kOneBank}).Add(uint64_t{3});

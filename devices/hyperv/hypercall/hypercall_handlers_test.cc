@@ -57,9 +57,11 @@ TEST(FlushCallsTest, SpaceFlagsAreThree) {
   HypercallMachine m;
   for (unsigned bit = 0; bit < 64; ++bit) {
     m.PutInput(HvFlushInput{.flags = uint64_t{1} << bit, .processor_mask = 1});
-    EXPECT_EQ(m.CallMemory({Code::kFlushVirtualAddressSpace}), bit <= 2 ? Success() : Failure(HvStatus::kInvalidParameter)) << bit;
+    EXPECT_EQ(m.CallMemory({Code::kFlushVirtualAddressSpace}),
+              bit <= 2 ? Success() : Failure(HvStatus::kInvalidParameter)) << bit;
     m.PutInput(HvFlushExInput{.flags = uint64_t{1} << bit, .processors = {.format = kHvVpSetAll}});
-    EXPECT_EQ(m.CallMemory({Code::kFlushVirtualAddressSpaceEx}), bit <= 2 ? Success() : Failure(HvStatus::kInvalidParameter)) << bit;
+    EXPECT_EQ(m.CallMemory({Code::kFlushVirtualAddressSpaceEx}),
+              bit <= 2 ? Success() : Failure(HvStatus::kInvalidParameter)) << bit;
   }
 }
 
@@ -103,7 +105,8 @@ TEST(FlushCallsTest, BadLargeRangeStopsBehindTheFlushOfThoseBefore) {
   m.PutList(24, std::vector<HvGvaRange>{good, 0x1234'5000 | uint64_t{1} << 13, good | uint64_t{1} << 20, good});
   EXPECT_EQ(m.CallMemory({.code = Code::kFlushVirtualAddressList, .reps = 4}), Failure(HvStatus::kInvalidParameter, 2));
   EXPECT_EQ(m.services.partition.flushes, 1);
-  EXPECT_EQ(m.CallMemory({.code = Code::kFlushVirtualAddressList, .reps = 4, .start = 2}), Failure(HvStatus::kInvalidParameter, 2));
+  EXPECT_EQ(m.CallMemory({.code = Code::kFlushVirtualAddressList, .reps = 4, .start = 2}),
+            Failure(HvStatus::kInvalidParameter, 2));
   EXPECT_EQ(m.services.partition.flushes, 1);
   // The same bits are a page number and a count in the ordinary format.
   m.PutInput(HvFlushInput{.processor_mask = 1});
@@ -116,7 +119,8 @@ TEST(FlushCallsTest, SparseSetsBanksAreTheVariableHeader) {
   m.PutList(32, std::vector<uint64_t>{0, 4});
   EXPECT_EQ(m.CallMemory({.code = Code::kFlushVirtualAddressSpaceEx, .variable = 2}), Success());
   for (const uint16_t wrong : {0, 1, 3}) {
-    EXPECT_EQ(m.CallMemory({.code = Code::kFlushVirtualAddressSpaceEx, .variable = wrong}), Failure(HvStatus::kInvalidHypercallInput));
+    EXPECT_EQ(m.CallMemory({.code = Code::kFlushVirtualAddressSpaceEx, .variable = wrong}),
+              Failure(HvStatus::kInvalidHypercallInput));
     EXPECT_EQ(m.CallMemory({.code = Code::kFlushVirtualAddressListEx, .reps = 1, .variable = wrong}),
               Failure(HvStatus::kInvalidHypercallInput));
   }
@@ -261,7 +265,8 @@ TEST(IpiCallsTest, HostileSparseSetReachesOnlyThoseThatAreThere) {
   ASSERT_EQ(m.services.partition.interrupts.size(), 65u);
   EXPECT_EQ(m.services.partition.interrupts.back().vp, VpIndex(64));
   for (const uint16_t wrong : {0, 63, 65}) {
-    EXPECT_EQ(m.CallMemory({.code = Code::kSendSyntheticClusterIpiEx, .variable = wrong}), Failure(HvStatus::kInvalidHypercallInput));
+    EXPECT_EQ(m.CallMemory({.code = Code::kSendSyntheticClusterIpiEx, .variable = wrong}),
+              Failure(HvStatus::kInvalidHypercallInput));
   }
   // 24 + 8 x 1023 bytes fit no page.
   EXPECT_EQ(m.CallMemory({.code = Code::kSendSyntheticClusterIpiEx, .variable = 0x3ff}), Failure(HvStatus::kInvalidAlignment));
@@ -371,7 +376,9 @@ const RegisterCase kRegisterCases[] = {
      {.partition_id = kHvPartitionIdSelf, .vp_index = 0, .target_vtl = UseVtl(1), .reserved = {1}},
      HvStatus::kAccessDenied},
     {"no level", {.partition_id = kHvPartitionIdSelf, .vp_index = 0, .target_vtl = UseVtl(3)}, HvStatus::kInvalidParameter},
-    {"reserved bits of the level", {.partition_id = kHvPartitionIdSelf, .vp_index = 0, .target_vtl = 0x20}, HvStatus::kInvalidParameter},
+    {"reserved bits of the level",
+     {.partition_id = kHvPartitionIdSelf, .vp_index = 0, .target_vtl = 0x20},
+     HvStatus::kInvalidParameter},
     {"reserved bytes", {.partition_id = kHvPartitionIdSelf, .vp_index = 0, .reserved = {0, 0, 1}}, HvStatus::kInvalidParameter},
 };
 
@@ -413,7 +420,8 @@ TEST(RegisterCallsTest, LevelBitsMeanNothingWithoutUseTarget) {
 TEST(RegisterCallsTest, SetsNameAndAllOfTheValue) {
   HypercallMachine m;
   m.PutInput(kOwn);
-  m.PutList(16, std::vector<HvSetVpRegistersElement>{{.name = Name::kRip, .value = {1, 2}}, {.name = Name::kCs, .value = {3, 4}}});
+  m.PutList(16, std::vector<HvSetVpRegistersElement>{{.name = Name::kRip, .value = {1, 2}},
+                                                     {.name = Name::kCs, .value = {3, 4}}});
   EXPECT_EQ(m.CallMemory({.code = Code::kSetVpRegisters, .reps = 2}), Success(2));
   EXPECT_EQ(m.services.set,
             (std::vector<FakeHypercallServices::RegisterAccess>{{HypercallMachine::kVp, kVtl0, Name::kRip, {1, 2}},

@@ -58,8 +58,8 @@ inline HypercallAnswer Failure(HvStatus status, uint16_t reps = 0) { return {Hyp
 inline HypercallAnswer Again(uint16_t reps) { return {HypercallOutcome::kAgain, HvStatus::kSuccess, reps}; }
 inline constexpr HypercallAnswer kUndefinedOpcode{HypercallOutcome::kUndefinedOpcode};
 inline void PrintTo(const HypercallAnswer& answer, std::ostream* out) {
-  *out << "outcome " << static_cast<int>(answer.outcome) << " status 0x" << std::hex << static_cast<int>(answer.status) << std::dec
-       << " reps " << answer.reps;
+  *out << "outcome " << static_cast<int>(answer.outcome) << " status 0x" << std::hex << static_cast<int>(answer.status)
+       << std::dec << " reps " << answer.reps;
 }
 
 inline HvOffer OfferOfEverything() {

@@ -2,8 +2,8 @@
 //
 // Threads  the calling virtual processor's thread, outside the guest, no lock held. One object for each VP, or one for all that
 //          knows whose thread it is on.
-// Trust    a VpIndex is below host().vp_count(), a Vtl is at most the caller's, structures have had their reserved fields checked.
-//          Connection ids, flag numbers, register names and register values are as the guest wrote them.
+// Trust    a VpIndex is below host().vp_count(), a Vtl is at most the caller's, structures have had their reserved fields
+//          checked. Connection ids, flag numbers, register names and register values are as the guest wrote them.
 // Errors   the HvStatus that the guest gets; kSuccess only where it has been done. None allocates.
 #ifndef VMM_DEVICES_HYPERV_HYPERCALL_HYPERCALL_SERVICES_H_
 #define VMM_DEVICES_HYPERV_HYPERCALL_HYPERCALL_SERVICES_H_
@@ -27,8 +27,8 @@ class HypercallServices {
   [[nodiscard]] virtual PartitionHost& host(Vtl vtl) noexcept = 0;
   [[nodiscard]] virtual uint64_t partition_id() const noexcept = 0;
 
-  // `message` has type (not 0, bit 31 clear), payload size and payload, and zeroes behind it; the origin is the implementor's to set.
-  // kInvalidConnectionId, kInvalidPortId, kInsufficientBuffers, kInvalidSynicState, kInvalidVpIndex.
+  // `message` has type (not 0, bit 31 clear), payload size and payload, and zeroes behind it; the origin is the implementor's to
+  // set. kInvalidConnectionId, kInvalidPortId, kInsufficientBuffers, kInvalidSynicState, kInvalidVpIndex.
   [[nodiscard]] virtual HvStatus PostMessage(VpIndex poster, uint32_t connection, const HvMessage& message) noexcept = 0;
   // Also kInvalidParameter for a flag that the port has not.
   [[nodiscard]] virtual HvStatus SignalEvent(uint32_t connection, uint16_t flag) noexcept = 0;

@@ -84,8 +84,8 @@ struct SparseVpSet {
   HvStatus status;
   VpSet set;
 };
-// HV_VP_SET: banks from the variable header. kInvalidHypercallInput where they are not as many as the mask says, whatever the format
-// (as KVM has it); kInvalidParameter for a format that does not exist (as OpenVMM has it; KVM takes it for "all").
+// HV_VP_SET: banks from the variable header. kInvalidHypercallInput where they are not as many as the mask says, whatever the
+// format (as KVM has it); kInvalidParameter for a format that does not exist (as OpenVMM has it; KVM takes it for "all").
 [[nodiscard]] SparseVpSet ReadVpSet(const HypercallCall& call, HvVpSetHeader header) noexcept;
 
 }  // namespace vmm
