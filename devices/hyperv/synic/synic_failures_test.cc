@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -645,6 +646,44 @@ TEST(SynicFailuresTest, TimerVsMessageOfAKernelTimer) {
   EXPECT_EQ(next, (std::array<uint32_t, 2>{kMessages, kMessages}));
   EXPECT_EQ(kernels, kernel_written);
   EXPECT_GT(kernels, 0u);
+}
+
+// Runs a hook where a slot's writer asks for the time: in the middle of its writing.
+class HookedClock final : public ReferenceClock {
+ public:
+  [[nodiscard]] HvTicks Now() noexcept override {
+    if (on_now) on_now();
+    return HvTicks(1);
+  }
+  [[nodiscard]] std::optional<ReferenceTscParameters> tsc_parameters() const noexcept override { return std::nullopt; }
+  std::function<void()> on_now;
+};
+
+TEST(SynicFailuresTest, TimerVsMessageOfAPosterInTheMiddle) {
+  HookedClock clock;
+  SynicForTest synic(&clock);
+  synic.Enable(kSint);
+  // The poster will write the timer's message before its own.
+  ASSERT_EQ(synic->Post(Poster::OfVp(VpIndex(1)), kSint, MakeMessage(0, 0)), HvStatus::kSuccess);
+  synic->PostTimer(0, kSint, HvTicks(1));
+  ASSERT_TRUE(synic.guest(kSint).TakeMessage().has_value());
+  std::atomic<bool> inside{false};
+  std::atomic<bool> returned{false};
+  clock.on_now = [&] {
+    inside = true;
+    // Until the VP's thread has found the slot taken, or did not care.
+    while (synic->stats().messages.elsewhere == 0 && !returned) std::this_thread::yield();
+    EXPECT_FALSE(returned);
+  };
+  std::thread poster([&] { EXPECT_EQ(synic->Post(Poster::OfVp(VpIndex(1)), kSint, MakeMessage(0, 1)), HvStatus::kSuccess); });
+  while (!inside) std::this_thread::yield();
+  synic->SetKernelTimerSints(uint16_t{1} << kSint.raw());
+  returned = true;
+  EXPECT_EQ(synic.guest(kSint).Type(), HvMessageType::kTimerExpired);
+  poster.join();
+  EXPECT_TRUE(synic.guest(kSint).TakeMessage()->eom);
+  synic->OnEom();
+  EXPECT_EQ(IdentityOf(synic.guest(kSint).TakeMessage()->message), (MessageIdentity{0, 1}));
 }
 
 }  // namespace
