@@ -5,6 +5,7 @@
 #include "tests/guests/runtime/interrupts.h"
 #include "tests/guests/runtime/machine.h"
 #include "tests/guests/runtime/memory.h"
+#include "tests/guests/runtime/modes.h"
 #include "tests/guests/runtime/smp.h"
 #include "tests/guests/runtime/test.h"
 #include "tests/guests/runtime/wait.h"
@@ -72,6 +73,45 @@ TEST(FaultsAreCaught) {
     });
     EXPECT_EQ(outer.vector, kUndefinedOpcode);
     EXPECT_TRUE(InterruptsEnabled());
+  });
+}
+
+TEST(UserModeIsEnteredAndLeft) {
+  OnEachCpu([] {
+    uint64_t selector = 0;
+    EXPECT_FALSE(InUserMode([&] { asm volatile("movq %%cs, %0" : "=r"(selector)); }).raised());
+    EXPECT_EQ(selector & 3, 3u);
+    EXPECT_EQ(InUserMode([] { (void)ReadCr0(); }).vector, kGeneralProtection);
+    EXPECT_EQ(InUserMode([] { (void)In8(0x3fd); }).vector, kGeneralProtection);
+    EXPECT_FALSE(InUserMode([] { (void)In8(0x3fd); }, kFlagsIopl3).raised());
+    EXPECT_EQ(InUserMode([] { asm volatile("ud2"); }).vector, kUndefinedOpcode);
+    EXPECT_TRUE(InterruptsEnabled());
+  });
+  // Interrupted meanwhile.
+  CountInterrupts(kVector, Eoi::kApic);
+  const uint64_t before = InterruptCount(kVector);
+  SendIpi(0, kVector);
+  EXPECT_FALSE(InUserMode([before] { (void)WaitFor([before] { return InterruptCount(kVector) != before; }); }).raised());
+  EXPECT_EQ(InterruptCount(kVector), before + 1);
+}
+
+// dec eax; nop; xchg eax, ecx; ret. In 64-bit code the first byte would be a prefix, and EAX keep its value.
+constexpr uint8_t kCode32[] = {0x48, 0x90, 0x91, 0xc3};
+
+TEST(Code32RunsWithItsRegisters) {
+  OnEachCpu([] {
+    Registers32 registers{.eax = 0x8000'0001, .ebx = 2, .ecx = 3, .edx = 4, .esi = 5, .edi = 6};
+    EXPECT_FALSE(CallIn32BitMode(GpaOf(kCode32), registers).raised());
+    EXPECT_EQ(registers.eax, 3u);
+    EXPECT_EQ(registers.ecx, 0x8000'0000u);
+    EXPECT_EQ(registers.ebx, 2u);
+    EXPECT_EQ(registers.edx, 4u);
+    EXPECT_EQ(registers.esi, 5u);
+    EXPECT_EQ(registers.edi, 6u);
+    static constexpr uint8_t kUndefined[] = {0x0f, 0x0b};
+    const Fault fault = CallIn32BitMode(GpaOf(kUndefined), registers);
+    EXPECT_EQ(fault.vector, kUndefinedOpcode);
+    EXPECT_EQ(fault.rip, GpaOf(kUndefined));
   });
 }
 

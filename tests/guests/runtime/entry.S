@@ -11,6 +11,8 @@
 .set CODE64, 0x08
 .set DATA, 0x10
 .set CODE32, 0x18
+.set USER_DATA, 0x23
+.set USER_CODE64, 0x2b
 
 .section .multiboot, "a"
   .balign 4
@@ -182,6 +184,68 @@ guest_catch:
   movq %rdx, %rdi
   call *%rsi
   addq $8, %rsp
+  ret
+
+// void guest_enter_user(void (*function)(void*), void* argument, uint64_t stack, uint64_t flags), within guest_catch: the breakpoint
+// behind the function ends it like a fault, and is none.
+.globl guest_enter_user
+guest_enter_user:
+  pushq $USER_DATA
+  pushq %rdx
+  pushq %rcx
+  pushq $USER_CODE64
+  leaq user_start(%rip), %rax
+  pushq %rax
+  xchgq %rdi, %rsi
+  iretq
+user_start:
+  call *%rsi
+  int3
+
+// void guest_call32(GuestCall32* call)
+.globl guest_call32
+guest_call32:
+  pushq %rbx
+  pushq %rbp
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  subq $8, %rsp
+  movq %rdi, %rbp
+  pushq $CODE32
+  leaq begin32(%rip), %rax
+  pushq %rax
+  lretq
+.code32
+begin32:
+  movl $DATA, %eax  // user mode has left none in them
+  movl %eax, %ds
+  movl %eax, %es
+  movl 0(%ebp), %eax
+  movl 4(%ebp), %ebx
+  movl 8(%ebp), %ecx
+  movl 12(%ebp), %edx
+  movl 16(%ebp), %esi
+  movl 20(%ebp), %edi
+  call *24(%ebp)
+  movl %eax, 0(%ebp)
+  movl %ebx, 4(%ebp)
+  movl %ecx, 8(%ebp)
+  movl %edx, 12(%ebp)
+  movl %esi, 16(%ebp)
+  movl %edi, 20(%ebp)
+  ljmp $CODE64, $end32
+.code64
+end32:
+  movl %esp, %esp
+  addq $8, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbp
+  popq %rbx
   ret
 
 // A fault returns here, as if guest_catch had returned; RDI is the frame.

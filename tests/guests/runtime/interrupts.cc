@@ -18,6 +18,7 @@ namespace {
 constexpr uint16_t kCode64 = 0x08;
 constexpr uint16_t kData = 0x10;
 constexpr uint16_t kTask = 0x30;
+constexpr uint64_t kUserMode = 3;  // CPL, in CS
 constexpr uint8_t kDoubleFaultStack = 1;
 constexpr uint64_t kStubBytes = 16;
 constexpr uint32_t kMsrGsBase = 0xc000'0101;
@@ -80,6 +81,7 @@ void SetUpInterrupts(uint32_t number) {
   cpu.gdt[6] = (sizeof(TaskState) - 1) | (task & 0xff'ffff) << 16 | uint64_t{0x89} << 40 | (task >> 24 & 0xff) << 56;
   cpu.gdt[7] = task >> 32;
   cpu.task.ist[kDoubleFaultStack - 1] = reinterpret_cast<uint64_t>(cpu.fault_stack + sizeof(cpu.fault_stack));
+  cpu.task.rsp[0] = reinterpret_cast<uint64_t>(cpu.interrupt_stack + sizeof(cpu.interrupt_stack));
   cpu.task.io_map = sizeof(TaskState);
   if (!g_idt_is_set) FillIdt();
   const TablePointer gdt{sizeof(cpu.gdt) - 1, reinterpret_cast<uint64_t>(cpu.gdt)};
@@ -125,8 +127,11 @@ void guest_interrupt(guest::InterruptFrame* frame) {
   }
   CatchFrame* const caught = cpu.catching;
   if (caught == nullptr) Unexpected(*frame);
-  caught->fault = {.vector = vector, .error_code = frame->error_code,
-                   .address = vector == kPageFault ? ReadCr2() : 0, .rip = frame->rip};
+  // The breakpoint is how user mode comes back (modes.h).
+  if (vector != kBreakpoint || (frame->cs & kUserMode) == 0) {
+    caught->fault = {.vector = vector, .error_code = frame->error_code,
+                     .address = vector == kPageFault ? ReadCr2() : 0, .rip = frame->rip};
+  }
   // Back into guest_catch's caller, in its mode and on its stack; it restores the flags itself.
   frame->rip = reinterpret_cast<uint64_t>(&guest_catch_resume);
   frame->cs = kCode64;

@@ -20,7 +20,7 @@ extern "C" [[noreturn]] void guest_boot_main() {
   EnableApic();
   const auto cpus = static_cast<uint32_t>(ReadFwCfg(kFwCfgCpus, 2));
   Note("processors", cpus);
-  if (cpus == 0 || !StartOtherCpus(cpus)) Fatal("not all processors started; fw_cfg says", cpus);
+  if (cpus == 0 || !StartOtherCpus(StartsOtherCpus() ? cpus : 1)) Fatal("not all processors started; fw_cfg says", cpus);
   EnableInterrupts();
   RunTests();
   Fatal("the debug exit does not end the machine");

@@ -13,7 +13,7 @@
 
 namespace guest {
 
-// 64-bit task state: only its interrupt stacks are used, and RSP0 for faults in user mode.
+// 64-bit task state, of which the stacks are used.
 struct [[gnu::packed]] TaskState {
   uint32_t reserved0;
   uint64_t rsp[3];
@@ -38,7 +38,9 @@ struct Cpu {
   Atomic<uint64_t> interrupts[256];
   alignas(16) uint64_t gdt[10];
   TaskState task;
-  alignas(16) uint8_t fault_stack[4096];
+  alignas(16) uint8_t fault_stack[4096];      // of double faults
+  alignas(16) uint8_t interrupt_stack[8192];  // of what interrupts user mode
+  alignas(16) uint8_t user_stack[8192];
 };
 
 extern Cpu g_cpus[kMaxCpus];

@@ -25,9 +25,30 @@ constexpr uint32_t kIcrStartAllOthers = 0xc'4600;
 
 uint32_t g_cpu_count = 1;
 
+constexpr uint32_t kIcrInit = 0x4500;
+constexpr uint32_t kIcrStart = 0x4600;
+
 void TakeWorkVector(InterruptFrame&) { SignalEoi(); }
 
-[[noreturn]] void CpuMain(uint32_t number) {
+void PlaceTrampoline() {
+  guest_next = static_cast<uint32_t>(reinterpret_cast<uint64_t>(static_cast<void (*)(uint32_t)>(&CpuMain)));
+  memcpy(reinterpret_cast<void*>(kTrampoline), guest_ap_trampoline,
+         static_cast<size_t>(guest_ap_trampoline_end - guest_ap_trampoline));
+}
+
+// Start-up interrupts twice, as processors want it; who has begun ignores the second.
+void SendInitAndStart(uint32_t destination, uint32_t init, uint32_t start) {
+  WriteIcr(destination, init);
+  for (int i = 0; i < 10'000; ++i) Pause();
+  for (int i = 0; i < 2; ++i) {
+    WriteIcr(destination, start | static_cast<uint32_t>(kTrampoline >> 12));
+    for (int j = 0; j < 1'000; ++j) Pause();
+  }
+}
+
+}  // namespace
+
+void CpuMain(uint32_t number) {
   SetUpInterrupts(number);
   EnableApic();
   Cpu& cpu = ThisCpu();
@@ -45,8 +66,6 @@ void TakeWorkVector(InterruptFrame&) { SignalEoi(); }
     cpu.function.Store(nullptr);
   }
 }
-
-}  // namespace
 
 uint32_t CpuCount() { return g_cpu_count; }
 uint32_t ThisCpuNumber() { return ThisCpu().number; }
@@ -71,21 +90,28 @@ bool StartOtherCpus(uint32_t count) {
   SetInterruptHandler(kWorkVector, &TakeWorkVector);
   SetInterruptHandler(kSpuriousVector, [](InterruptFrame&) {});
   if (count == 1) return true;
-  guest_next = static_cast<uint32_t>(reinterpret_cast<uint64_t>(static_cast<void (*)(uint32_t)>(&CpuMain)));
-  memcpy(reinterpret_cast<void*>(kTrampoline), guest_ap_trampoline,
-         static_cast<size_t>(guest_ap_trampoline_end - guest_ap_trampoline));
-  WriteIcr(0, kIcrInitAllOthers);
-  for (int i = 0; i < 10'000; ++i) Pause();
-  // Twice, as processors want it; who has begun ignores the second.
-  for (int i = 0; i < 2; ++i) {
-    WriteIcr(0, kIcrStartAllOthers | static_cast<uint32_t>(kTrampoline >> 12));
-    for (int j = 0; j < 1'000; ++j) Pause();
-  }
+  PlaceTrampoline();
+  SendInitAndStart(0, kIcrInitAllOthers, kIcrStartAllOthers);
   for (uint32_t cpu = 1; cpu < count; ++cpu) {
     if (!WaitFor([cpu] { return g_cpus[cpu].online.Load(); })) return false;
   }
   g_cpu_count = count;
   return true;
+}
+
+[[gnu::weak]] bool StartsOtherCpus() { return true; }
+
+bool AdoptCpu(uint32_t number) {
+  if (number >= kMaxCpus || !WaitFor([number] { return g_cpus[number].online.Load(); })) return false;
+  if (g_cpu_count <= number) g_cpu_count = number + 1;
+  return true;
+}
+
+bool StartCpu(uint32_t number) {
+  if (number >= kMaxCpus) return false;
+  PlaceTrampoline();
+  SendInitAndStart(number << (InX2ApicMode() ? 0 : 24), kIcrInit, kIcrStart);
+  return AdoptCpu(number);
 }
 
 }  // namespace guest

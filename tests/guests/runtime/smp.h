@@ -62,6 +62,17 @@ void OnAllCpus(F&& function) {
 // False: not all of them came.
 [[nodiscard]] bool StartOtherCpus(uint32_t count);
 
+// A guest that defines this with `return false` has only processor 0 at first: the others wait for a start-up interrupt, as at
+// power-on. CpuCount() is then 1.
+[[nodiscard]] bool StartsOtherCpus();
+// Where a processor goes that somebody else has started: 64-bit mode, interrupts off, its own stack of guest_stacks or another.
+[[noreturn]] void CpuMain(uint32_t number);
+// Once it has come. False: it did not. Whoever has come so may be given work, and CpuCount() is `number` + 1 if that was less: start
+// them in order.
+[[nodiscard]] bool AdoptCpu(uint32_t number);
+// By INIT and two start-up interrupts, and AdoptCpu.
+[[nodiscard]] bool StartCpu(uint32_t number);
+
 }  // namespace guest
 
 #endif  // VMM_TESTS_GUESTS_RUNTIME_SMP_H_
