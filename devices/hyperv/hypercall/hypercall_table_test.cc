@@ -50,6 +50,7 @@ TEST(HypercallTableTest, RowsAreAsTheSpecificationHasThem) {
     ASSERT_NE(row, nullptr) << std::hex << code;
     EXPECT_EQ(static_cast<uint16_t>(row->code), code);
     EXPECT_EQ(row->kind, expected.kind) << row->name;
+    EXPECT_NE(row->handler, nullptr) << row->name;
     EXPECT_EQ(row->header_bytes, expected.header) << row->name;
     EXPECT_EQ(row->variable_header, expected.variable) << row->name;
     EXPECT_EQ(row->output_bytes, expected.output) << row->name;
