@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 MARKER = b"vmm-guest: user space is up"
 COMMAND_LINE = "console=ttyS0 quiet panic=-1"
 MEMORY_MIB = 512
+HYPERV = "vmm, vmlinux, Hyper-V"
 
 
 def commands(vmm, guest):
@@ -31,6 +32,8 @@ def commands(vmm, guest):
         kernel = os.path.join(guest, image)
         found[f"vmm, {image}"] = [vmm, "run", "--config", os.path.join(guest, "vm.textproto"), f"--boot.kernel={kernel}",
                                   f"--memory.size_mib={MEMORY_MIB}", f"--boot.command_line={COMMAND_LINE}"]
+        if image == "vmlinux":
+            found[HYPERV] = found["vmm, vmlinux"] + ["--hyperv.enabled=true"]
         if qemu:
             found[f"QEMU microvm, {image}"] = [
                 qemu, "-accel", "kvm", "-M", "microvm", "-cpu", "host", "-m", str(MEMORY_MIB), "-smp", "1", "-nodefaults",
@@ -125,6 +128,8 @@ def main(arguments):
         ours, theirs = medians.get(f"vmm, {image}"), medians.get(f"QEMU microvm, {image}")
         if ours and theirs:
             print(f"ratio boot {image}: {ours / theirs:.3f} of QEMU's time")
+    if medians.get(HYPERV) and medians.get("vmm, vmlinux"):
+        print(f"ratio boot Hyper-V: {medians[HYPERV] / medians['vmm, vmlinux']:.3f} of the time without its interface")
     print("memory, once booted:")
     boot(runs["vmm, vmlinux"], memory)
     seconds, status = failure(runs["vmm, vmlinux"])

@@ -350,9 +350,22 @@ MicroVmStats MicroVmImpl::stats() const {
     const VpStats& from = processor->stats();
     stats.processors.push_back({.pio_exits = from.pio.load(std::memory_order_relaxed),
                                 .mmio_exits = from.mmio.load(std::memory_order_relaxed),
+                                .msr_exits = from.msr.load(std::memory_order_relaxed),
+                                .hypercall_exits = from.hypercall.load(std::memory_order_relaxed),
                                 .interrupted = from.interrupted.load(std::memory_order_relaxed),
                                 .other_exits = from.other.load(std::memory_order_relaxed),
                                 .unclaimed = from.unclaimed.load(std::memory_order_relaxed)});
+  }
+  if (hyperv_ == nullptr) return stats;
+  const auto hyperv = hyperv_->stats();
+  for (size_t index = 0; index < hyperv.size(); ++index) {
+    const Synic::Stats& from = hyperv[index].synic;
+    MicroVmStats::Processor& to = stats.processors[index];
+    to.messages_written = from.messages.written;
+    to.messages_refused = from.refused_full + from.refused_disabled;
+    to.slots_busy = from.messages.busy;
+    to.events = from.events;
+    to.message_kicks = from.kicks;
   }
   return stats;
 }

@@ -30,9 +30,17 @@ struct MicroVmStats {
   struct Processor {
     uint64_t pio_exits = 0;
     uint64_t mmio_exits = 0;
+    uint64_t msr_exits = 0;
+    uint64_t hypercall_exits = 0;
     uint64_t interrupted = 0;
     uint64_t other_exits = 0;
     uint64_t unclaimed = 0;
+    // With the Hyper-V interface. Messages and events are those to this processor.
+    uint64_t messages_written = 0;
+    uint64_t messages_refused = 0;  // to their senders: a full queue, or a SynIC that is off
+    uint64_t slots_busy = 0;        // looks that found the last message not taken yet
+    uint64_t events = 0;            // flags that became set
+    uint64_t message_kicks = 0;     // of this processor out of the guest, for a message
   };
   std::vector<Processor> processors;
 };

@@ -35,7 +35,7 @@ class HypervTest(unittest.TestCase):
         # One loop a processor in the background, each counting children that did what they should.
         for cpu in range(count):
             vm.run(f"(taskset -c {cpu} sh -c 'n=0; i=0; while [ $i -lt 60 ]; do i=$((i+1)); "
-                   f"[ \"$(seq 1 50 | wc -l)\" = 50 ] && n=$((n+1)); done; echo $n' > /tmp/work{cpu}) &")
+                   f"[ \"$(seq 1 50 | wc -l)\" = 50 ] && n=$((n+1)); done; echo $n' > /tmp/work{cpu}) & true")
         vm.run("wait")
         for cpu in range(count):
             self.assertEqual(vm.run(f"cat /tmp/work{cpu}"), "60")

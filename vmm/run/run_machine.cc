@@ -36,8 +36,13 @@ void LogStats(const MicroVmStats& stats) {
   for (size_t i = 0; i < stats.processors.size(); ++i) {
     const auto& vp = stats.processors[i];
     Log(LogLevel::kDebug, "vmm",
-        absl::StrCat("virtual processor ", i, ": exits for ports ", vp.pio_exits, ", memory ", vp.mmio_exits, ", signals ",
-                     vp.interrupted, ", others ", vp.other_exits, "; nobody answered ", vp.unclaimed));
+        absl::StrCat("virtual processor ", i, ": exits for ports ", vp.pio_exits, ", memory ", vp.mmio_exits, ", MSRs ", vp.msr_exits,
+                     ", hypercalls ", vp.hypercall_exits, ", signals ", vp.interrupted, ", others ", vp.other_exits,
+                     "; nobody answered ", vp.unclaimed));
+    if (vp.messages_written + vp.messages_refused + vp.events == 0) continue;
+    Log(LogLevel::kDebug, "vmm",
+        absl::StrCat("virtual processor ", i, ": messages ", vp.messages_written, ", refused ", vp.messages_refused, ", slot busy ",
+                     vp.slots_busy, ", kicks for them ", vp.message_kicks, "; events ", vp.events));
   }
 }
 
