@@ -323,6 +323,16 @@ TEST_F(SyntheticTimersTest, WrittenByAnotherThreadsPostItIsKnownAtTheNextLook) {
   EXPECT_EQ(Config(), kMessageMode);
 }
 
+TEST_F(SyntheticTimersTest, GuestThatReadsConfigAfterTheMessageFindsEnableClear) {
+  FillSlot();
+  WriteCount(kStart);
+  WriteConfig(kMessageMode | kHvStimerEnable);
+  EmptySlot();
+  FillSlot();  // on another thread, and the VP has not entered since
+  EXPECT_TRUE(GuestReads().has_value());
+  EXPECT_EQ(Config(), kMessageMode);
+}
+
 // --- Periodic -----------------------------------------------------------------------------------------------------------
 
 TEST_F(SyntheticTimersTest, PeriodicKeepsToItsGrid) {
