@@ -223,7 +223,7 @@ class Synic final {
   uint32_t watched_ = 0;    // sources whose EOI is
   uint32_t watchable_ = 0;  // sources that interrupt and are not auto-EOI
 
-  // Members die in reverse: sources before the memory they use.
+  // Mapped; the destructor lets the sources go first.
   std::byte* region_ = nullptr;
   size_t region_bytes_ = 0;
   std::vector<MessageProducer> producers_;  // of source 0, then of source 1; each its thread's

@@ -354,9 +354,10 @@ TEST(SynicFailuresTest, StaleMessagePage) {
 }
 
 TEST(SynicFailuresTest, GuestIndexPanics) {
-  constexpr uint64_t kNumbers[] = {0,      1,      2,          3,          15,          16,           17,          31,
-                                   63,     64,     240,        241,        255,         256,          2047,        2048,
-                                   0xffff, 0x10000, 0x7fff'ffff, 0x8000'0000, 0xffff'fffe, 0xffff'ffff, ~uint64_t{0} - 1, ~uint64_t{0}};
+  constexpr uint64_t kNumbers[] = {0,    1,    2,      3,       15,          16,          17,          31,
+                                   63,   64,   240,    241,     255,         256,         2047,        2048,
+                                   4095, 4096, 0xffff, 0x10000, 0x7fff'ffff, 0x8000'0000, 0xffff'fffe, 0xffff'ffff,
+                                   ~uint64_t{0} - 1, ~uint64_t{0}};
   SynicForTest synic;
   OneVp directory(*synic);
   ConnectionTable table(directory);

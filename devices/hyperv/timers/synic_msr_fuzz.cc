@@ -63,7 +63,9 @@ class Input final {
 };
 
 struct Machine {
-  explicit Machine(HvTicks now) : timers(*synic, synic.clock, deadline, vectors, /*offers_direct=*/true) { synic.clock.now = now; }
+  explicit Machine(HvTicks now) : timers(*synic, synic.clock, deadline, vectors, /*offers_direct=*/true) {
+    synic.clock.now = now;
+  }
   SynicForTest synic;
   FakeDeadlineTimer deadline;
   FakeVectorInterrupts vectors;
