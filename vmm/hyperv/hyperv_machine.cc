@@ -25,7 +25,8 @@ absl::StatusOr<std::unique_ptr<HypervMachine>> HypervMachine::Create(const Envir
                            {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
                            {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
                            {KVM_CAP_IRQFD_RESAMPLE, "KVM_CAP_IRQFD_RESAMPLE"},
-                           {KVM_CAP_SYNC_REGS, "KVM_CAP_SYNC_REGS"}};
+                           {KVM_CAP_SYNC_REGS, "KVM_CAP_SYNC_REGS"},
+                           {KVM_CAP_PRE_FAULT_MEMORY, "KVM_CAP_PRE_FAULT_MEMORY (Linux 6.11)"}};
   for (const auto& needed : kNeeded) {
     if (environment.vm.CheckExtension(needed.number) <= 0) {
       return absl::FailedPreconditionError(absl::StrCat("offer the Hyper-V interface: this host's KVM has no ", needed.name));
@@ -52,7 +53,7 @@ HypervMachine::HypervMachine(const Environment& environment, const HvOffer& offe
       connections_(*this) {
   for (uint32_t index = 0; index < offer.max_vps; ++index) {
     processors_.push_back(std::make_unique<HypervProcessor>(
-        index, HypervProcessor::Environment{environment_.vm, environment_.view, environment_.requests, environment_.loop, processors_}));
+        index, HypervProcessor::Environment{environment_.vm, environment_.view, environment_.requests, environment_.loop, processors_, flush_}));
   }
 }
 

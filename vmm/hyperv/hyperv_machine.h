@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "devices/guest_interface.h"
 #include "devices/hyperv/hv_cpuid_layout.h"
 #include "devices/hyperv/hypercall/hypercall_dispatcher.h"
@@ -95,6 +96,7 @@ class HypervMachine final : public SintRaiser, private SynicDirectory, private H
   std::unique_ptr<KvmReferenceClock> clock_;
   std::unique_ptr<HvSharedRegisters> shared_;
   std::unique_ptr<HvPartition> partition_;
+  Mutex flush_;  // the processors'
   std::vector<std::unique_ptr<HypervProcessor>> processors_;
 };
 

@@ -1,6 +1,7 @@
 #include "vmm/hyperv/hyperv_processor.h"
 
 #include "base/status_macros.h"
+#include "memory/gpa.h"
 #include "vmm/hyperv/initial_context.h"
 
 namespace vmm {
@@ -50,11 +51,15 @@ void HypervProcessor::SendInterrupt(VpIndex vp, uint8_t vector) noexcept {
   (void)environment_.vm.SignalMsi(vp.raw(), vector);
 }
 
-// KVM has no call that flushes a guest's TLB. But when it forgets a page that a guest may have in its TLB, it flushes them all, on
-// every processor, and waits for them. The page is the one that the caller has just executed from, so KVM knows it: either
-// since this call was made, or somebody's flush has made it forget the page after that, which flushed what the caller wanted
-// flushed.
-void HypervProcessor::FlushTlb() noexcept { (void)environment_.view.DropPage(partition_->hypercall_page()); }
+// KVM has no call that flushes a guest's TLB. But when it forgets a page that it has mapped for the guest, it flushes them all, on
+// every processor, and waits for them. Any page will do that nobody else makes it forget between the two calls; the hypercall
+// page is one that surely exists.
+void HypervProcessor::FlushTlb() noexcept {
+  const Gpfn page = partition_->hypercall_page();
+  const MutexLock lock(environment_.flush);
+  (void)processor_->vcpu().PreFault(Gpa(page), kPageBytes);
+  (void)environment_.view.DropPage(page);
+}
 
 bool HypervProcessor::RunOn(VpIndex vp, absl::FunctionRef<void()> work) noexcept {
   return environment_.requests.RunOn(index_, vp.raw(), work);

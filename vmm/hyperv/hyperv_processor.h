@@ -16,6 +16,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "base/mutex.h"
 #include "devices/guest_interface.h"
 #include "devices/hyperv/hv_host.h"
 #include "devices/hyperv/partition/hv_vp.h"
@@ -43,6 +44,8 @@ class HypervProcessor final : public GuestInterface,
     MachineEventLoop& loop;
     // Of the partition, one each VP; filled before any of them is finished.
     const std::vector<std::unique_ptr<HypervProcessor>>& processors;
+    // One TLB flush at a time: see FlushTlb.
+    Mutex& flush;
   };
   HypervProcessor(uint32_t index, const Environment& environment) : index_(index), environment_(environment) {}
   ~HypervProcessor() override;

@@ -31,7 +31,10 @@ absl::Status KvmSintInterrupts::Connect(Sint sint) {
   Line& line = lines_[sint.raw()];
   ASSIGN_OR_RETURN(EventFd raise, EventFd::Create());
   ASSIGN_OR_RETURN(EventFd eoi, EventFd::Create());
-  ASSIGN_OR_RETURN(line.gsi, vm_.routing().AddHvSint(vcpu_.index(), sint.raw()));
+  if (!first_gsi_) {
+    ASSIGN_OR_RETURN(first_gsi_, vm_.routing().AddHvSints(vcpu_.index()));
+  }
+  line.gsi = *first_gsi_ + sint.raw();
   RETURN_IF_ERROR(vm_.AddIrqFd(raise.fd(), line.gsi, eoi.fd()));
   RETURN_IF_ERROR(watch_.Add(eoi.fd(), VpIndex(vcpu_.index()), sint));
   line.raise = std::make_unique<EventFd>(std::move(raise));

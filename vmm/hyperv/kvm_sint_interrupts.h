@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -49,6 +50,7 @@ class KvmSintInterrupts final : public SintInterrupts {
   kvm::Vcpu& vcpu_;
   EoiWatch& watch_;
   std::array<Line, Sint::kCount> lines_;
+  std::optional<uint32_t> first_gsi_;  // the VP's thread's: a change of routes is slow, so all are made by the first
   std::atomic<uint64_t> failures_{0};
 };
 
