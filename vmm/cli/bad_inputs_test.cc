@@ -114,6 +114,7 @@ std::vector<BadInput> Rows() {
       Good("layer waived twice", "sandbox { waive: [SECCOMP, SECCOMP] }", {"sandbox.waive[1]: names a layer twice (SECCOMP)"}),
       Good("log of a waived filter", "sandbox { mode: LOG waive: SECCOMP }", {"sandbox.mode: is LOG and contradicts sandbox.waive"}),
       Good("backing of a Hyper-V interface that is off", "machine: TEST\nhyperv { enabled: false backing: OWN }", {"vm.textproto:4: hyperv.backing: contradicts hyperv.enabled, which is false"}),
+      Config("Hyper-V interface over reserved pages", "memory { size_mib: 64 huge_pages: SIZE_2M } boot { kernel: \"kernel\" } hyperv { enabled: true }", {"hyperv.enabled: contradicts memory.huge_pages"}),
       Good("debug port of the test machine", "machine: TEST\ndevices { debug_port { enabled: true } }", {"vm.textproto:4: devices.debug_port.enabled: contradicts machine, which is TEST"}),
       // Files.
       Config("kernel missing", "memory { size_mib: 64 }\nboot { kernel: \"nothing\" }", {"vm.textproto:2: boot.kernel: cannot open", "DIR/nothing", "No such file or directory"}),

@@ -81,7 +81,7 @@ TEST_F(LoadConfigTest, MinimalConfigurationGetsTheDocumentedDefaults) {
 TEST_F(LoadConfigTest, EveryFieldReachesThePlainStruct) {
   ASSERT_OK_AND_ASSIGN(const LoadedConfig loaded, Parse(R"(
       name: "box_1"
-      memory { size_mib: 128 huge_pages: SIZE_2M lock: true }
+      memory { size_mib: 128 huge_pages: TRANSPARENT lock: true }
       processors { count: 64 }
       boot { kernel: "bzImage" initramfs: "initrd" command_line: "console=ttyS0" }
       devices { serial { output: FILE path: "out" on_failure: DETACH } pvpanic { disabled: true } debug_port { enabled: true } }
@@ -91,7 +91,7 @@ TEST_F(LoadConfigTest, EveryFieldReachesThePlainStruct) {
       logging { level: DEBUG format: JSON file: "log" })"));
   const VmConfig& config = loaded.config;
   EXPECT_EQ(config.name, "box_1");
-  EXPECT_EQ(config.memory.huge_pages, HugePages::k2MiB);
+  EXPECT_EQ(config.memory.huge_pages, HugePages::kTransparent);
   EXPECT_TRUE(config.memory.lock);
   EXPECT_TRUE(config.memory.prefault);
   EXPECT_EQ(config.processors, 64u);

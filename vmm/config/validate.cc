@@ -306,6 +306,9 @@ class Validator final {
       return;
     }
     if (!hyperv.has_backing()) hyperv.set_backing(config::Hyperv::KERNEL);
+    if (message_.memory().huge_pages() == config::Memory::SIZE_2M || message_.memory().huge_pages() == config::Memory::SIZE_1G) {
+      Report("hyperv.enabled", "contradicts memory.huge_pages: overlay pages of 4 KiB cannot lie over reserved huge pages");
+    }
     result_.hyperv.backing = hyperv.backing() == config::Hyperv::OWN ? HypervBacking::kOwn : HypervBacking::kKernel;
   }
 
