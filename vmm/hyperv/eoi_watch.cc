@@ -42,7 +42,7 @@ absl::Status EoiWatch::Add(int resample_fd, VpIndex vp, Sint sint) {
 void EoiWatch::Remove(int resample_fd) noexcept { ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, resample_fd, nullptr); }
 
 void EoiWatch::Arm(int resample_fd, VpIndex vp, Sint sint, bool armed) noexcept {
-  epoll_event event = Event(armed ? EPOLLIN | EPOLLONESHOT : 0, vp, sint);
+  epoll_event event = Event(armed ? EPOLLIN | EPOLLET : 0, vp, sint);
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, resample_fd, &event);
 }
 

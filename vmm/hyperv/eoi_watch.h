@@ -1,6 +1,7 @@
 // Tells virtual processors of ends of interrupt, of those SINTs that have a message waiting for it: usually none.
 //
-// Shapes   one set of descriptors for the machine, each one-shot: an end of interrupt that nobody waits for wakes nobody.
+// Shapes   one set of descriptors for the machine, each armed only while somebody waits: other ends of interrupt wake nobody.
+//          Edge-triggered, so that nobody has to read them: each signal is news, until the descriptor is disarmed.
 // Threads  Create, destructor: on the loop's thread. Add, Remove, Arm: any.
 // Errors   Create, Add: Status with errno.
 #ifndef VMM_VMM_HYPERV_EOI_WATCH_H_
@@ -19,7 +20,7 @@ namespace vmm {
 
 class EoiWatch final {
  public:
-  // Called on the loop's thread; once for each Arm at most.
+  // Called on the loop's thread: for each end of interrupt while armed, or once for several; perhaps once after it was disarmed.
   using OnEoi = std::function<void(VpIndex vp, Sint sint)>;
   static absl::StatusOr<std::unique_ptr<EoiWatch>> Create(EventLoop& loop, OnEoi on_eoi);
   EoiWatch(const EoiWatch&) = delete;
@@ -29,7 +30,7 @@ class EoiWatch final {
   // `resample_fd` stays open until Remove.
   absl::Status Add(int resample_fd, VpIndex vp, Sint sint);
   void Remove(int resample_fd) noexcept;
-  // Armed: the next signal of the descriptor, or one that is there already, is told.
+  // Armed: every signal of the descriptor from now on is told, and one that is there already.
   void Arm(int resample_fd, VpIndex vp, Sint sint, bool armed) noexcept;
 
  private:
