@@ -13,7 +13,7 @@ _FLAGS = " ".join([
 ])
 
 _LINK = " ".join([
-    "-nostdlib -static -no-pie -fuse-ld=bfd -Wl,--build-id=none -Wl,-z,max-page-size=4096",
+    "-nostdlib -static -fuse-ld=bfd -Wl,--build-id=none -Wl,-z,max-page-size=4096",
     "-Wl,-T,$(location //tests/guests/runtime:guest.lds)",
 ])
 

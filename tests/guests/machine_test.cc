@@ -248,5 +248,27 @@ TEST(ArgumentsAreOnTheCommandLine) {
   EXPECT_TRUE(strcmp(backing, "kernel") == 0 || strcmp(backing, "own") == 0);
 }
 
+// The runner starts this one again, alone, for each way to end.
+TEST(TheMachineEndsAsTheCommandLineSays) {
+  const bool ours = InOurMachine();  // asked first: the text of an argument lasts until the next is asked for
+  const char* const end = Argument("end");
+  EXPECT_TRUE(end == nullptr || ours);
+  if (end == nullptr) return;
+  if (strcmp(end, "byte") == 0) Out8(kDebugExitPort, 0x7f);
+  if (strcmp(end, "word") == 0) Out16(kDebugExitPort + 2, 0x0102);
+  if (strcmp(end, "long") == 0) Out32(kDebugExitPort, 0x8000'0003);
+  if (strcmp(end, "shutdown") == 0) {
+    for (const char* c = "Shutdown"; *c != '\0'; ++c) Out8(0x8900, static_cast<uint8_t>(*c));
+  }
+  if (strcmp(end, "triple") == 0) {
+    const struct [[gnu::packed]] {
+      uint16_t limit;
+      uint64_t base;
+    } nothing{0, 0};
+    asm volatile("lidt %0; ud2" : : "m"(nothing));
+  }
+  while (true) asm volatile("cli; hlt");
+}
+
 }  // namespace
 }  // namespace guest

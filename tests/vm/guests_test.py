@@ -28,7 +28,7 @@ LINES = os.environ.get("VMM_GUEST_LINES", "short")
 CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
 processors {{ count: {processors} }}
-boot {{ kernel: "{kernel}" command_line: "backing={backing_name} lines={lines}" }}
+boot {{ kernel: "{kernel}" command_line: "backing={backing_name} lines={lines}{arguments}" }}
 hyperv {{ enabled: true backing: {backing} }}
 logging {{ level: WARNING }}
 """
@@ -37,11 +37,11 @@ logging {{ level: WARNING }}
 class Outcome:
     """What one machine said: its lines by test, and its exit status."""
 
-    def __init__(self, guest, processors, backing):
+    def __init__(self, guest, processors, backing, arguments=""):
         with tempfile.TemporaryDirectory() as folder:
             config = os.path.join(folder, "vm.textproto")
             with open(config, "w") as out:
-                out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(), lines=LINES,
+                out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(), lines=LINES, arguments=arguments,
                                         kernel=os.path.join(IMAGES, guest + ".elf")))
             try:
                 result = subprocess.run([harness.VMM, "run", "--config", config], stdin=subprocess.DEVNULL, capture_output=True,
@@ -104,6 +104,31 @@ def make_case(guest, processors, backing):
         setattr(Case, "test_" + name, make_test(name))
     Case.__name__ = Case.__qualname__ = f"{guest}_{processors}vp_{backing.lower()}"
     return Case
+
+
+class Ends(unittest.TestCase):
+    """How a TEST machine may end, and the exit status of each."""
+
+    def ends(self, how, status):
+        only = " only=TheMachineEndsAsTheCommandLineSays end="
+        outcome = Outcome("machine_test", 2, "KERNEL", only + how)
+        self.assertEqual(outcome.status, status, outcome.tail())
+        self.assertEqual(outcome.ended, [], outcome.tail())
+
+    def test_a_byte_is_the_value(self):
+        self.ends("byte", 0x7f << 1 | 1)
+
+    def test_a_word_anywhere_in_the_port_is_cut_to_the_systems_8_bits(self):
+        self.ends("word", (0x102 << 1 | 1) & 0xff)
+
+    def test_a_long_too(self):
+        self.ends("long", 7)
+
+    def test_the_shutdown_port_powers_off(self):
+        self.ends("shutdown", 0)
+
+    def test_a_triple_fault_is_none_of_the_guests_values(self):
+        self.ends("triple", 34)
 
 
 def guests():
