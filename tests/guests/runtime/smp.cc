@@ -110,7 +110,7 @@ bool AdoptCpu(uint32_t number) {
 bool StartCpu(uint32_t number) {
   if (number >= kMaxCpus) return false;
   PlaceTrampoline();
-  SendInitAndStart(number << (InX2ApicMode() ? 0 : 24), kIcrInit, kIcrStart);
+  SendInitAndStart(number, kIcrInit, kIcrStart);
   return AdoptCpu(number);
 }
 

@@ -67,8 +67,8 @@ void OnAllCpus(F&& function) {
 [[nodiscard]] bool StartsOtherCpus();
 // Where a processor goes that somebody else has started: 64-bit mode, interrupts off, its own stack of guest_stacks or another.
 [[noreturn]] void CpuMain(uint32_t number);
-// Once it has come. False: it did not. Whoever has come so may be given work, and CpuCount() is `number` + 1 if that was less: start
-// them in order.
+// Once it has come. False: it did not. Whoever has come so may be given work, and CpuCount() is `number` + 1 if that was less:
+// start them in order.
 [[nodiscard]] bool AdoptCpu(uint32_t number);
 // By INIT and two start-up interrupts, and AdoptCpu.
 [[nodiscard]] bool StartCpu(uint32_t number);
