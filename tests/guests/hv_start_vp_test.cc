@@ -157,7 +157,7 @@ TEST(BadContextsStartNobody) {
   bad(4, [](HvInitialVpContext& c) { c.cs.attributes &= static_cast<uint16_t>(~0x80); });
   bad(5, [](HvInitialVpContext& c) { c.cs.attributes |= 0x4000; });  // long and default
   bad(6, [](HvInitialVpContext& c) { c.efer &= ~uint64_t{0x400}; });
-  bad(7, [](HvInitialVpContext& c) { c.efer |= 0x1000; });  // SVME: not in CPUID, and nobody else would refuse it
+  bad(7, [](HvInitialVpContext& c) { c.efer |= 0x1000; });  // SVME: not in this machine's CPUID, which KVM looks at
   bad(8, [](HvInitialVpContext& c) { c.efer |= 0x8000; });
   bad(9, [](HvInitialVpContext& c) { c.efer |= uint64_t{1} << 40; });
   bad(10, [](HvInitialVpContext& c) { c.cr0 |= uint64_t{1} << 32; });

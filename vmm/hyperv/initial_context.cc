@@ -1,19 +1,10 @@
 #include "vmm/hyperv/initial_context.h"
 
-#include <cpuid.h>
-
 namespace vmm {
 namespace {
 
 constexpr uint32_t kMsrPat = 0x277;
 constexpr uint8_t kBusyTss = 0xb;
-constexpr uint64_t kEferFfxsr = 1 << 14;
-
-// KVM checks no EFER that comes from user space, and the processor would refuse to enter the guest.
-bool HasFfxsr() noexcept {
-  unsigned eax, ebx, ecx, edx;
-  return __get_cpuid(0x8000'0001, &eax, &ebx, &ecx, &edx) != 0 && (edx >> 25 & 1) != 0;
-}
 
 }  // namespace
 
@@ -39,7 +30,6 @@ HvStatus StartWithContext(kvm::Vcpu& vcpu, const HvInitialVpContext& context) no
   if (!state.ok() || (*state != KVM_MP_STATE_UNINITIALIZED && *state != KVM_MP_STATE_INIT_RECEIVED)) {
     return HvStatus::kInvalidVpState;
   }
-  if ((context.efer & kEferFfxsr) != 0 && !HasFfxsr()) return HvStatus::kInvalidRegisterValue;
   const auto before = vcpu.GetSregs();
   if (!before.ok()) return HvStatus::kOperationFailed;
   kvm_sregs sregs = *before;

@@ -1,8 +1,7 @@
 // HV_INITIAL_VP_CONTEXT into a vCPU that waits for INIT and SIPI: HvCallStartVirtualProcessor.
 //
 // Threads  the vCPU's.
-// Trust    `context` has passed CheckInitialVpContext; KVM refuses values that the processor would, but for EFER, which it takes
-//          as it is.
+// Trust    `context` has the right shape; KVM refuses values that the processor would.
 // Errors   kInvalidVpState: it has been started. kInvalidRegisterValue: KVM refused; it still waits.
 #ifndef VMM_VMM_HYPERV_INITIAL_CONTEXT_H_
 #define VMM_VMM_HYPERV_INITIAL_CONTEXT_H_

@@ -13,9 +13,8 @@ constexpr uint64_t kRflagsVirtual8086 = Bit(17);
 constexpr uint64_t kRflagsReserved = ~uint64_t{0x3f'ffff} | Bit(3) | Bit(5) | Bit(15);
 constexpr uint64_t kEferLongModeEnable = Bit(8);
 constexpr uint64_t kEferLongModeActive = Bit(10);
-// SCE, LME, LMA, NXE, FFXSR. KVM takes any EFER from user space: SVME would be nested virtualization that CPUID does not offer,
-// LMSLE and TCE are not for guests, and a bit that the processor lacks is a failed entry.
-constexpr uint64_t kEferKnown = Bit(0) | Bit(8) | Bit(10) | Bit(11) | Bit(14);
+// SCE, LME, LMA, NXE, SVME, LMSLE, FFXSR, TCE.
+constexpr uint64_t kEferKnown = Bit(0) | Bit(8) | Bit(10) | Bit(11) | Bit(12) | Bit(13) | Bit(14) | Bit(15);
 constexpr uint64_t kCr0Protected = Bit(0);
 constexpr uint64_t kCr0NotWriteThrough = Bit(29);
 constexpr uint64_t kCr0CacheDisable = Bit(30);

@@ -3,8 +3,8 @@
 // Shapes   one HvInitialVpContext.
 // Threads  a pure function.
 // Trust    the context is the guest's. What passes is consistent in itself: modes, reserved and fixed bits, addresses, segments.
-//          What depends on the host's processor (bits of CR4 that it may lack, FFXSR, its physical address width) is for the host
-//          to refuse. The rules are the stricter ones of VMX, also on AMD: there a bad segment would show only as a failed entry
+//          What depends on the host's processor (bits of CR4 and EFER that it may lack, its physical address width) is for KVM to
+//          refuse. The rules are the stricter ones of VMX, also on AMD: there a bad segment would show only as a failed entry
 //          into the guest.
 // Errors   false is INVALID_REGISTER_VALUE.
 // Source   Intel SDM, "Checks on the Guest State Area"; AMD APM, "Canonicalization and Consistency Checks".
