@@ -125,7 +125,9 @@ bool HvVp::WriteSynicMsr(uint32_t msr, uint64_t value) noexcept {
   // The kernel's timers write into the page that SIMP names, and wait for its EOM. Ours comes first: SIMP's page is in place, and
   // what waits in our queue has the slot before a timer's next message.
   if (environment_.kernel_timers != nullptr && (msr == kHvMsrScontrol || msr == kHvMsrSimp || msr == kHvMsrEom)) {
-    return environment_.kernel_timers->SetMsr(msr, value);
+    if (!environment_.kernel_timers->SetMsr(msr, value)) return false;
+    // A timer of the kernel's that expired while there was no page looks for one only when it hears of an EOM.
+    if (msr == kHvMsrSimp && (value & kHvOverlayEnable) != 0) return environment_.kernel_timers->SetMsr(kHvMsrEom, 0);
   }
   return true;
 }

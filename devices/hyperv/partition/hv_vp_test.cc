@@ -221,14 +221,19 @@ TEST(HvVpTest, KernelTimersAreToldOfThePageTheSwitchAndTheEndOfMessage) {
   auto& kernel = vps.around(0).kernel;
   EXPECT_TRUE(vps.Set(0, kHvMsrSimp, Page(5)));
   EXPECT_EQ(kernel.values[kHvMsrSimp], Page(5));
+  // For timers that have waited for a page.
+  EXPECT_EQ(kernel.values.count(kHvMsrEom), 1u);
+  EXPECT_EQ(kernel.sets, 2);
+  EXPECT_TRUE(vps.Set(0, kHvMsrSimp, 0));
+  EXPECT_EQ(kernel.sets, 3);
   EXPECT_TRUE(vps.Set(0, kHvMsrScontrol, 0));
   EXPECT_EQ(kernel.values[kHvMsrScontrol], 0u);
   EXPECT_TRUE(vps.Set(0, kHvMsrEom, 0));
-  EXPECT_EQ(kernel.sets, 3);
+  EXPECT_EQ(kernel.sets, 5);
   // The vectors of SINTs go by SintInterrupts, and the event page is nobody's but ours.
   EXPECT_TRUE(vps.Set(0, kHvMsrSint0, 0x50));
   EXPECT_TRUE(vps.Set(0, kHvMsrSiefp, Page(6)));
-  EXPECT_EQ(kernel.sets, 3);
+  EXPECT_EQ(kernel.sets, 5);
 }
 
 TEST(HvVpTest, AKernelTimersSourceIsLeftToTheVpsThread) {
