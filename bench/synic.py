@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+"""Delivery through the SynIC, side by side: the same guest program (tests/guests/bench/synic_bench.cc) under vmm with both backings
+and under QEMU with its Hyper-V test device, in turn. Prints; asserts nothing.
+
+First rounds for times, in which nothing is traced; then one for counts, in which the kernel counts exits of the guest
+(kvm:kvm_exit), exits to user space (kvm:kvm_userspace_exit) and system calls (raw_syscalls:sys_enter) by thread. The guest says
+where a scenario begins and ends and waits there until the counters are read. Needs root, tracefs and four processors' worth of KVM.
+
+usage: synic.py VMM GUEST.elf [ROUNDS]
+"""
+import collections
+import os
+import re
+import select
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+TRACING = "/sys/kernel/tracing"
+EVENTS = {"exits": ("kvm/kvm_exit", "common_pid,exit_reason"), "user": ("kvm/kvm_userspace_exit", "common_pid,reason"),
+          "calls": ("raw_syscalls/sys_enter", "common_pid,id")}
+SVM = {0x60: "host interrupt", 0x64: "interrupt window", 0x78: "hlt", 0x7b: "port", 0x7c: "MSR", 0x81: "vmmcall", 0x400: "memory"}
+REASON = {2: "port", 6: "memory", 10: "kick", 27: "Hyper-V", 29: "MSR read", 30: "MSR write"}
+SYSCALL = {0: "read", 1: "write", 7: "poll", 16: "ioctl", 202: "futex", 232: "epoll_wait", 233: "epoll_ctl", 234: "tgkill",
+           271: "ppoll", 281: "epoll_pwait", 286: "timerfd_settime", 47: "recvmsg", 46: "sendmsg", 200: "tkill",
+           14: "rt_sigprocmask", 15: "rt_sigreturn", 128: "rt_sigtimedwait", 20: "writev"}
+TARGET, POSTERS = 1, {"burst3": (2, 3, 0)}
+TIMEOUT = 120
+
+CONFIG = """machine: TEST
+memory {{ size_mib: 64 }}
+processors {{ count: 4 }}
+boot {{ kernel: "{guest}" command_line: "{arguments}" }}
+hyperv {{ enabled: true backing: {backing} }}
+logging {{ level: WARNING }}
+"""
+HYPERV = ("hv-relaxed,hv-vpindex,hv-time,hv-runtime,hv-frequencies,hv-vapic,hv-synic,hv-stimer,hv-stimer-direct,hv-reset")
+
+
+class Machine:
+    def __init__(self, name, command, thread):
+        self.name, self.command, self.thread = name, command, thread
+
+
+def machines(vmm, guest, folder):
+    arguments = "lines=short marks=1"
+    found = []
+    for backing in ("KERNEL", "OWN"):
+        config = os.path.join(folder, f"{backing}.textproto")
+        with open(config, "w") as out:
+            out.write(CONFIG.format(guest=guest, arguments=arguments, backing=backing))
+        found.append(Machine(f"vmm {backing}", [vmm, "run", "--config", config], r"vp-(\d+)"))
+    qemu = shutil.which("qemu-system-x86_64")
+    if qemu:
+        found.append(Machine("QEMU", [
+            qemu, "-name", "bench,debug-threads=on", "-accel", "kvm", "-M", "pc", "-cpu", f"host,{HYPERV}", "-smp", "4", "-m", "64",
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-device", "hyperv-testdev",
+            "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", guest, "-append", arguments], r"CPU (\d+)/KVM"))
+    return found
+
+
+def start_counting():
+    """Before any VM runs: the kernel patches its code for it."""
+    if not os.path.isdir(TRACING + "/events"):
+        subprocess.run(["mount", "-t", "tracefs", "none", TRACING], check=True)
+    for event, keys in EVENTS.values():
+        with open(f"{TRACING}/events/{event}/trigger", "w") as trigger:
+            trigger.write(f"hist:keys={keys}:size=4096")
+
+
+def counters():
+    """{kind: {(thread, key): count}}"""
+    found = {}
+    for kind, (event, _) in EVENTS.items():
+        with open(f"{TRACING}/events/{event}/hist") as file:
+            found[kind] = {(int(m[1]), int(m[2])): int(m[3]) for m in re.finditer(
+                r"common_pid: *(\d+), \w+: *(\d+) *\} hitcount: *(\d+)", file.read())}
+    return found
+
+
+class Scenario:
+    def __init__(self):
+        self.results = {}
+        self.messages = 0
+        self.seconds = 0.0
+        self.counts = None  # {kind: {"target"|"poster"|"others": Counter by key}}
+
+
+def roles(machine, pid, scenario):
+    """Threads of the process by what they do in the scenario."""
+    found = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/comm") as comm:
+            match = re.fullmatch(machine.thread, comm.read().strip())
+        number = int(match[1]) if match else None
+        if number is None:
+            found[int(task)] = "others"
+        elif number == TARGET:
+            found[int(task)] = "target"
+        elif number in POSTERS.get(scenario, (2,)):
+            found[int(task)] = "posters"
+    return found
+
+
+def run(machine, counting):
+    """{scenario: Scenario}, and what is wrong with the run, if anything."""
+    child = subprocess.Popen(machine.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    found = collections.defaultdict(Scenario)
+    text, wrong, before, begin = b"", [], None, 0.0
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        ready, _, _ = select.select([child.stdout], [], [], max(0, deadline - time.monotonic()))
+        data = os.read(child.stdout.fileno(), 65536) if ready else b""
+        if not data:
+            break
+        text += data
+        *lines, text = text.split(b"\n")
+        for line in (line.decode(errors="replace").strip() for line in lines):
+            words = line.split()
+            if os.environ.get("VMM_BENCH_VERBOSE"):
+                sys.stderr.write(f"{machine.name}: {line}\n")
+            if line.startswith("# mark "):
+                name, edge = words[2], words[3]
+                if edge == "begin":
+                    before, begin = (counters() if counting else None), time.monotonic()
+                else:
+                    found[name].seconds = time.monotonic() - begin
+                    found[name].messages = int(words[4])
+                    if counting:
+                        after, role = counters(), roles(machine, child.pid, name)
+                        counts = {kind: collections.defaultdict(collections.Counter) for kind in EVENTS}
+                        for kind, values in after.items():
+                            for (task, key), value in values.items():
+                                if task in role:
+                                    counts[kind][role[task]][key] += value - before[kind].get((task, key), 0)
+                        found[name].counts = counts
+                child.stdin.write(b"\n")
+                child.stdin.flush()
+            elif line.startswith("# result "):
+                found[words[2]].results.update({words[i]: int(words[i + 1]) for i in range(3, len(words) - 1, 2)})
+            elif line.startswith(("not ok", "Bail out!")) or line.startswith("# vector"):
+                wrong.append(line)
+    if child.poll() is None and not ready:
+        wrong.append("it does not end")
+        child.kill()
+    status = child.wait()
+    if status != 1:
+        wrong.append(f"exit status {status}")
+        errors = child.stderr.read().decode(errors="replace").strip()
+        if errors:
+            wrong.append(errors[-500:])
+    return found, wrong
+
+
+def table(title, rows, columns, cells):
+    print(f"\n{title}")
+    width = max(len(row) for row, _ in rows) + 2
+    print(" " * width + "".join(f"{column:>16}" for column in columns))
+    for row, key in rows:
+        print(f"{row:{width}}" + "".join(f"{cells(column, key):>16}" for column in columns))
+
+
+def show_times(runs, names):
+    def middle(name, key):
+        values = [found[key[0]].results[key[1]] for found in runs[name] if key[1] in found[key[0]].results]
+        return statistics.median(values) if values else None
+
+    def microseconds(name, key):
+        value = middle(name, key)
+        return "-" if value is None else f"{value / 1000:.1f}"
+
+    def number(name, key):
+        value = middle(name, key)
+        return "-" if value is None else f"{value:.0f}"
+
+    rows = []
+    for what, scenario, first, second in (
+            ("post to handler, free slot, auto-EOI", "free", "handler", "the poster's hypercall"),
+            ("post to handler, free slot, EOI", "free-eoi", "handler", "the poster's hypercall"),
+            ("EOM to handler of the next, busy slot", "busy", "handler", "the write of EOM"),
+            ("signal to handler, event", "event", "handler", "the sender's hypercall")):
+        other = "eom" if scenario == "busy" else "call"
+        rows += [(f"{what}: median", (scenario, f"{first}_median")), ("  99th percentile", (scenario, f"{first}_p99")),
+                 (f"  {second}: median", (scenario, f"{other}_median"))]
+    table("microseconds (the lab's: only ratios mean anything)", rows, names, microseconds)
+    rows = []
+    for posters in (1, 3):
+        for what, key in (("messages a second", "per_second"), ("  posts refused", "refused"), ("  messages lost", "lost"),
+                          ("  doubled", "doubled")):
+            rows.append((f"burst, {posters} poster{'s' if posters > 1 else ''}: {what}" if key == "per_second" else what,
+                         (f"burst{posters}", key)))
+    for way in ("message", "direct"):
+        rows += [(f"1 kHz timer, {way}: ticks", (f"timer-{way}", "ticks")), ("  in milliseconds", (f"timer-{way}", "elapsed_ms"))]
+    table("numbers", rows, names, number)
+    print()
+    for name in names:
+        if name == "QEMU":
+            continue
+        for what, scenario, key, better in (
+                ("burst 1 poster", "burst1", "per_second", 1), ("burst 3 posters", "burst3", "per_second", 1),
+                ("free slot", "free", "handler_median", -1), ("busy slot", "busy", "handler_median", -1),
+                ("event", "event", "handler_median", -1)):
+            ours, theirs = middle(name, (scenario, key)), middle("QEMU", (scenario, key))
+            if ours and theirs:
+                unit = "QEMU's messages per second" if better > 0 else "of QEMU's time"
+                print(f"ratio synic {name} {what}: {ours / theirs:.2f} times {unit}" if better > 0 else
+                      f"ratio synic {name} {what}: {ours / theirs:.3f} {unit}")
+
+
+def show_counts(runs, names):
+    def total(name, scenario, kind, role):
+        counts = runs[name][scenario].counts
+        return None if counts is None else sum(counts[kind][role].values())
+
+    def each(name, key):
+        scenario, kind, role = key
+        value, messages = total(name, scenario, kind, role), runs[name][scenario].messages
+        return "-" if value is None or not messages else f"{value / messages:.2f}"
+
+    def rate(name, key):
+        scenario, kind, role = key
+        value, results = total(name, scenario, kind, role), runs[name][scenario]
+        seconds = results.results.get("elapsed_ms", 0) / 1000 or results.seconds
+        return "-" if value is None or not seconds else f"{value / seconds:.0f}"
+
+    kinds = (("exits", "exits of the guest"), ("user", "exits to user space"), ("calls", "system calls"))
+    for scenario, title in (("free", "free slot, auto-EOI"), ("free-eoi", "free slot, EOI"),
+                            ("busy", "busy slot (two messages, one EOM each round)"), ("event", "event"), ("burst1", "burst, 1 poster"),
+                            ("burst3", "burst, 3 posters")):
+        rows = [(f"{role}: {what}", (scenario, kind, role)) for role in ("target", "posters") for kind, what in kinds]
+        rows.append(("other threads: system calls", (scenario, "calls", "others")))
+        table(f"a message: {title}", rows, names, each)
+    for scenario, title in (("idle", "a processor that spins (the host's own interrupts)"), ("timer-message", "1 kHz timer by message"),
+                            ("timer-direct", "1 kHz timer, direct")):
+        rows = [(f"target: {what}", (scenario, kind, "target")) for kind, what in kinds]
+        rows.append(("other threads: system calls", (scenario, "calls", "others")))
+        table(f"a second: {title}", rows, names, rate)
+    print("\nwhat they are, a message or tick:")
+    for scenario in ("free", "free-eoi", "busy", "event", "burst1", "burst3", "timer-message", "timer-direct"):
+        for name in names:
+            found = runs[name][scenario]
+            if found.counts is None or not found.messages:
+                continue
+            parts = []
+            for kind, role, words in (("exits", "target", SVM), ("user", "target", REASON), ("calls", "target", SYSCALL),
+                                      ("calls", "posters", SYSCALL), ("calls", "others", SYSCALL)):
+                keys = [f"{words.get(key, key)} {count / found.messages:.2f}"
+                        for key, count in found.counts[kind][role].most_common(5) if count / found.messages >= 0.01]
+                if keys:
+                    parts.append(f"{role} {kind}: {', '.join(keys)}")
+            print(f"  {scenario}, {name}: " + "; ".join(parts))
+    print()
+    for name in names:
+        for what, scenario in (("free slot", "free"), ("burst 1 poster", "burst1")):
+            for kind, words in (("user", "exits to user space"), ("calls", "system calls")):
+                value, messages = total(name, scenario, kind, "target"), runs[name][scenario].messages
+                if value is not None and messages:
+                    print(f"target {name} {what}, {words} per message: {value / messages:.3f}")
+        for way in ("message", "direct"):
+            found = runs[name][f"timer-{way}"]
+            value = total(name, f"timer-{way}", "exits", "target")
+            if value is not None and found.messages:
+                print(f"timer {name} {way}, exits per tick: {value / found.messages:.2f}")
+
+
+def main(arguments):
+    if len(arguments) < 2:
+        sys.exit(__doc__)
+    rounds = int(arguments[2]) if len(arguments) > 2 else 2
+    with tempfile.TemporaryDirectory() as folder:
+        everybody = machines(arguments[0], arguments[1], folder)
+        names = [machine.name for machine in everybody]
+        times = {name: [] for name in names}
+        counts = {}
+        complaints = []
+        for part in range(rounds + 1):
+            counting = part == rounds
+            if counting:
+                start_counting()
+            for machine in everybody:
+                begin = time.monotonic()
+                found, wrong = run(machine, counting)
+                sys.stderr.write(f"{machine.name}, {'counts' if counting else 'times'}: {time.monotonic() - begin:.1f} s\n")
+                if counting:
+                    counts[machine.name] = found
+                else:
+                    times[machine.name].append(found)
+                complaints += [f"{machine.name}: {line}" for line in wrong]
+    print(f"{rounds} rounds for times, medians; the same guest program, four processors, two of the host")
+    show_times(times, names)
+    show_counts(counts, names)
+    for line in complaints:
+        print(f"remark: {line}")
+    return 0 if not any(line.startswith("vmm ") for line in complaints) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
