@@ -552,6 +552,20 @@ TEST_F(KvmAssumptionTimer, ACountSetByUserSpaceDoesNotEnableTheTimer) {
   EXPECT_EQ(config & kTimerEnable, 0u);
 }
 
+// Without the setting it says "not the TSC" of every VM that has not run yet, and a page that is made then is invalid for ever.
+TEST_F(KvmAssumption, AClockThatIsSetSaysBeforeTheFirstRunWhatItSaysAfterIt) {
+  CreateIrqChip();
+  Put(kCode, Out(0x10));
+  AddVcpu(kCode);
+  ASSERT_OK(vm_->SetClock(5'000'000'000));
+  ASSERT_OK_AND_ASSIGN(const kvm_clock_data before, vm_->GetClock());
+  ASSERT_EQ(RunToOut(), 0x10);
+  ASSERT_OK_AND_ASSIGN(const kvm_clock_data after, vm_->GetClock());
+  EXPECT_GE(before.clock, 5'000'000'000u);
+  EXPECT_GE(after.clock, before.clock);
+  EXPECT_EQ(before.flags, after.flags);
+}
+
 TEST_F(KvmAssumption, TheClockSaysWhetherItIsTheHostsTsc) {
   CreateIrqChip();
   Put(kCode, Out(0x10));

@@ -117,6 +117,13 @@ absl::StatusOr<kvm_clock_data> Vm::GetClock() const {
   return clock;
 }
 
+absl::Status Vm::SetClock(uint64_t nanoseconds) {
+  kvm_clock_data clock{};
+  clock.clock = nanoseconds;
+  if (Ioctl(fd_.get(), KVM_SET_CLOCK, &clock) != 0) return KvmStatus(errno, "set KVM's clock");
+  return absl::OkStatus();
+}
+
 absl::Status Vm::AddPioEventFd(int event_fd, uint16_t port, uint32_t bytes) {
   kvm_ioeventfd ioeventfd{};
   ioeventfd.addr = port;

@@ -64,6 +64,9 @@ class Vm final {
 
   // kvmclock's time with the host's TSC and wall clock of the same moment, as far as `flags` says that it has them.
   absl::StatusOr<kvm_clock_data> GetClock() const;
+  // From here on it counts from `nanoseconds`. KVM then looks whether the TSC can be the clock's source, which it otherwise does
+  // only once a vCPU runs: set it when all vCPUs are made, and GetClock says before that what holds after it.
+  absl::Status SetClock(uint64_t nanoseconds);
 
   // A guest write of `bytes` to `port` signals `event_fd` and does not leave the kernel.
   absl::Status AddPioEventFd(int event_fd, uint16_t port, uint32_t bytes);

@@ -76,6 +76,8 @@ absl::Status HypervMachine::Finish(const std::vector<std::unique_ptr<VirtualProc
   if (const auto offset = first.GetTscOffset(); offset.ok()) {
     for (const auto& processor : processors) RETURN_IF_ERROR(processor->vcpu().SetTscOffset(*offset));
   }
+  // Reference time starts at 0; and only now does KVM say whether its clock is the TSC, without which the page would be invalid.
+  RETURN_IF_ERROR(environment_.vm.SetClock(0));
   ASSIGN_OR_RETURN(clock_, KvmReferenceClock::Create(environment_.vm, first));
   shared_ = std::make_unique<HvSharedRegisters>(
       HvSharedRegisters::Environment{*clock_, environment_.control, environment_.memory},
