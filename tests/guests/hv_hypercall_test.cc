@@ -99,10 +99,9 @@ TEST(VtlCallAndReturnAreUndefinedWithOneLevel) {
 TEST(UserModeDoesNotGetThrough) {
   OnEachCpu([] {
     const Context context("cpu", ThisCpuNumber());
-    const uint64_t control = Control{.code = HypercallCode::kNotifyLongSpinWait, .fast = true}.value();
-    const auto call = [control](uint64_t offset, uint64_t flags) {
-      return InUserMode([control, address = g_hypercall_page + offset] {
-        uint64_t rax = 0, rcx = control, rdx = 0;
+    const auto call = [](uint64_t offset, uint64_t flags) {
+      return InUserMode([address = g_hypercall_page + offset] {
+        uint64_t rax = 0, rcx = Control{.code = HypercallCode::kNotifyLongSpinWait, .fast = true}.value(), rdx = 0;
         asm volatile("call *%3" : "+a"(rax), "+c"(rcx), "+d"(rdx) : "r"(address) : "r8", "memory", "cc");
       }, flags);
     };
