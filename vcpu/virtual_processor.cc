@@ -81,6 +81,7 @@ VirtualProcessor::~VirtualProcessor() {
 }
 
 absl::Status VirtualProcessor::Start() {
+  process_id_ = ::getpid();
   // Guest exits need little stack; the default of 8 MiB is only address space, but 64 VPs of it look alarming in maps.
   pthread_attr_t attributes;
   ::pthread_attr_init(&attributes);
@@ -108,7 +109,7 @@ void VirtualProcessor::Kick() noexcept {
   // By the kernel's thread id, not the pthread_t, which is invalid after Join: at worst a later thread of ours has the number
   // and its system call is interrupted by a handler that does nothing.
   if (in_guest_.load(std::memory_order_seq_cst)) {
-    ::syscall(SYS_tgkill, ::getpid(), thread_id_.load(std::memory_order_relaxed), KickSignal());
+    ::syscall(SYS_tgkill, process_id_, thread_id_.load(std::memory_order_relaxed), KickSignal());
   }
 }
 

@@ -118,6 +118,7 @@ class VirtualProcessor final : public VpKick {
   // What Kick and the loop share: see the top.
   std::atomic<bool> kicked_{false};
   std::atomic<bool> in_guest_{false};
+  int process_id_ = 0;             // set before the thread starts: asking costs a kick a system call more
   std::atomic<int> thread_id_{0};  // the kernel's; set by the thread before in_guest_ is ever true
   bool unsettled_ = false;         // the VP thread's: an exit waits for its completion
   bool in_exit_ = false;           // the VP thread's: a device or the guest interface is being asked

@@ -123,8 +123,10 @@ void HvVp::WriteAssistPage(uint64_t value) noexcept {
 bool HvVp::WriteSynicMsr(uint32_t msr, uint64_t value) noexcept {
   if (!synic_->WriteMsr(msr, value)) return false;
   // The kernel's timers write into the page that SIMP names, and wait for its EOM. Ours comes first: SIMP's page is in place, and
-  // what waits in our queue has the slot before a timer's next message.
-  if (environment_.kernel_timers != nullptr && (msr == kHvMsrScontrol || msr == kHvMsrSimp || msr == kHvMsrEom)) {
+  // what waits in our queue has the slot before a timer's next message. Where no timer has a slot to wait for, an EOM is nothing to
+  // the kernel, and telling it of each would cost two system calls a message.
+  if (environment_.kernel_timers != nullptr &&
+      (msr == kHvMsrScontrol || msr == kHvMsrSimp || (msr == kHvMsrEom && kernel_timer_sints_ != 0))) {
     if (!environment_.kernel_timers->SetMsr(msr, value)) return false;
     // A timer of the kernel's that expired while there was no page looks for one only when it hears of an EOM.
     if (msr == kHvMsrSimp && (value & kHvOverlayEnable) != 0) return environment_.kernel_timers->SetMsr(kHvMsrEom, 0);
@@ -147,6 +149,7 @@ bool HvVp::WriteKernelTimer(uint32_t msr, uint64_t value) noexcept {
       // SINT0 takes no timer messages: that is the reset value.
       if ((config & kHvStimerDirect) == 0 && sint != 0) sints |= static_cast<uint16_t>(1u << sint);
     }
+    kernel_timer_sints_ = sints;
     synic_->SetKernelTimerSints(sints);
   }
   return environment_.kernel_timers->SetMsr(msr, value);

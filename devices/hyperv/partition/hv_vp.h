@@ -130,6 +130,7 @@ class HvVp final : public GuestInterface, private HypercallServices {
   const std::unique_ptr<OverlayPage> assist_page_;
   uint64_t assist_page_msr_ = 0;
   std::array<uint64_t, kHvStimerCount> kernel_timer_configs_{};
+  uint16_t kernel_timer_sints_ = 0;  // bit n: one of them writes messages to slot n
   const std::unique_ptr<Synic> synic_;
   std::optional<SyntheticTimers> timers_;
   HypercallDispatcher dispatcher_;

@@ -228,12 +228,32 @@ TEST(HvVpTest, KernelTimersAreToldOfThePageTheSwitchAndTheEndOfMessage) {
   EXPECT_EQ(kernel.sets, 3);
   EXPECT_TRUE(vps.Set(0, kHvMsrScontrol, 0));
   EXPECT_EQ(kernel.values[kHvMsrScontrol], 0u);
-  EXPECT_TRUE(vps.Set(0, kHvMsrEom, 0));
+  EXPECT_TRUE(vps.Set(0, kHvMsrStimer0Config, kHvStimerEnable | uint64_t{4} << kHvStimerSintShift));
   EXPECT_EQ(kernel.sets, 5);
+  EXPECT_TRUE(vps.Set(0, kHvMsrEom, 0));
+  EXPECT_EQ(kernel.sets, 6);
   // The vectors of SINTs go by SintInterrupts, and the event page is nobody's but ours.
   EXPECT_TRUE(vps.Set(0, kHvMsrSint0, 0x50));
   EXPECT_TRUE(vps.Set(0, kHvMsrSiefp, Page(6)));
-  EXPECT_EQ(kernel.sets, 5);
+  EXPECT_EQ(kernel.sets, 6);
+}
+
+TEST(HvVpTest, KernelTimersThatWriteNoMessagesAreNotToldOfTheEndOfMessage) {
+  HvVpsForTest vps(Timers::kKernel);
+  auto& kernel = vps.around(0).kernel;
+  EXPECT_TRUE(vps.Set(0, kHvMsrEom, 0));
+  EXPECT_EQ(kernel.sets, 0);
+  EXPECT_TRUE(vps.Set(0, kHvMsrStimer0Config, kHvStimerEnable | kHvStimerDirect | 0x50 << kHvStimerVectorShift));
+  EXPECT_EQ(kernel.sets, 1);
+  EXPECT_TRUE(vps.Set(0, kHvMsrEom, 0));
+  EXPECT_EQ(kernel.sets, 1);
+  // One of four is enough, and it may go again.
+  EXPECT_TRUE(vps.Set(0, kHvMsrStimer3Count - 1, kHvStimerEnable | uint64_t{15} << kHvStimerSintShift));
+  EXPECT_TRUE(vps.Set(0, kHvMsrEom, 0));
+  EXPECT_EQ(kernel.sets, 3);
+  EXPECT_TRUE(vps.Set(0, kHvMsrStimer3Count - 1, 0));
+  EXPECT_TRUE(vps.Set(0, kHvMsrEom, 0));
+  EXPECT_EQ(kernel.sets, 4);
 }
 
 TEST(HvVpTest, AKernelTimersSourceIsLeftToTheVpsThread) {
