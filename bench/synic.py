@@ -28,7 +28,8 @@ SYSCALL = {0: "read", 1: "write", 7: "poll", 16: "ioctl", 202: "futex", 232: "ep
            271: "ppoll", 281: "epoll_pwait", 286: "timerfd_settime", 47: "recvmsg", 46: "sendmsg", 200: "tkill",
            14: "rt_sigprocmask", 15: "rt_sigreturn", 128: "rt_sigtimedwait", 20: "writev"}
 TARGET, POSTERS = 1, {"burst3": (2, 3, 0)}
-TIMEOUT = 120
+BURSTS = {"burst1": "BurstOfOne", "burst3": "BurstOfThree"}
+TIMEOUT, RETRIES = 120, 2
 
 CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
@@ -41,21 +42,25 @@ HYPERV = ("hv-relaxed,hv-vpindex,hv-time,hv-runtime,hv-frequencies,hv-vapic,hv-s
 
 
 class Machine:
+    """`command(arguments)` starts it with that command line of the guest; the VP number is the group in `thread`."""
+
     def __init__(self, name, command, thread):
         self.name, self.command, self.thread = name, command, thread
 
 
 def machines(vmm, guest, folder):
-    arguments = "lines=short marks=1"
-    found = []
-    for backing in ("KERNEL", "OWN"):
-        config = os.path.join(folder, f"{backing}.textproto")
-        with open(config, "w") as out:
-            out.write(CONFIG.format(guest=guest, arguments=arguments, backing=backing))
-        found.append(Machine(f"vmm {backing}", [vmm, "run", "--config", config], r"vp-(\d+)"))
+    def ours(backing):
+        def command(arguments):
+            config = os.path.join(folder, f"{backing}.textproto")
+            with open(config, "w") as out:
+                out.write(CONFIG.format(guest=guest, arguments=arguments, backing=backing))
+            return [vmm, "run", "--config", config]
+        return Machine(f"vmm {backing}", command, r"vp-(\d+)")
+
+    found = [ours("KERNEL"), ours("OWN")]
     qemu = shutil.which("qemu-system-x86_64")
     if qemu:
-        found.append(Machine("QEMU", [
+        found.append(Machine("QEMU", lambda arguments: [
             qemu, "-name", "bench,debug-threads=on", "-accel", "kvm", "-M", "pc", "-cpu", f"host,{HYPERV}", "-smp", "4", "-m", "64",
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-device", "hyperv-testdev",
             "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", guest, "-append", arguments], r"CPU (\d+)/KVM"))
@@ -105,9 +110,9 @@ def roles(machine, pid, scenario):
     return found
 
 
-def run(machine, counting):
+def run(machine, counting, only=""):
     """{scenario: Scenario}, and what is wrong with the run, if anything."""
-    child = subprocess.Popen(machine.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = subprocess.Popen(machine.command("lines=short marks=1" + only), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     found = collections.defaultdict(Scenario)
     text, wrong, before, begin = b"", [], None, 0.0
     deadline = time.monotonic() + TIMEOUT
@@ -140,7 +145,8 @@ def run(machine, counting):
                 child.stdin.write(b"\n")
                 child.stdin.flush()
             elif line.startswith("# result "):
-                found[words[2]].results.update({words[i]: int(words[i + 1]) for i in range(3, len(words) - 1, 2)})
+                for i in range(3, len(words) - 1, 2):
+                    found[words[2]].results.setdefault(words[i], []).append(int(words[i + 1]))
             elif line.startswith(("not ok", "Bail out!")) or line.startswith("# vector"):
                 wrong.append(line)
     if child.poll() is None and not ready:
@@ -155,6 +161,21 @@ def run(machine, counting):
     return found, wrong
 
 
+def run_all(machine, counting):
+    """Bursts that a machine did not survive are tried again."""
+    begin = time.monotonic()
+    found, wrong = run(machine, counting)
+    for scenario, test in BURSTS.items():
+        for _ in range(RETRIES):
+            if "taken" in found[scenario].results:
+                break
+            again, more = run(machine, counting, f" only={test}")
+            found[scenario] = again[scenario]
+            wrong += more
+    sys.stderr.write(f"{machine.name}, {'counts' if counting else 'times'}: {time.monotonic() - begin:.1f} s\n")
+    return found, wrong
+
+
 def table(title, rows, columns, cells):
     print(f"\n{title}")
     width = max(len(row) for row, _ in rows) + 2
@@ -165,7 +186,7 @@ def table(title, rows, columns, cells):
 
 def show_times(runs, names):
     def middle(name, key):
-        values = [found[key[0]].results[key[1]] for found in runs[name] if key[1] in found[key[0]].results]
+        values = [value for found in runs[name] for value in found[key[0]].results.get(key[1], [])]
         return statistics.median(values) if values else None
 
     def microseconds(name, key):
@@ -187,20 +208,24 @@ def show_times(runs, names):
                  (f"  {second}: median", (scenario, f"{other}_median"))]
     table("microseconds (the lab's: only ratios mean anything)", rows, names, microseconds)
     rows = []
-    for posters in (1, 3):
-        for what, key in (("messages a second", "per_second"), ("  posts refused", "refused"), ("  messages lost", "lost"),
-                          ("  doubled", "doubled")):
-            rows.append((f"burst, {posters} poster{'s' if posters > 1 else ''}: {what}" if key == "per_second" else what,
-                         (f"burst{posters}", key)))
+    for title, scenario in (("one in flight", "stream"), ("burst, 1 poster", "burst1"), ("burst, 3 posters", "burst3")):
+        rows += [(f"{title}: messages a second", (scenario, "per_second")), ("  posts refused", (scenario, "refused")),
+                 ("  messages lost", (scenario, "lost")), ("  doubled", (scenario, "doubled"))]
     for way in ("message", "direct"):
         rows += [(f"1 kHz timer, {way}: ticks", (f"timer-{way}", "ticks")), ("  in milliseconds", (f"timer-{way}", "elapsed_ms"))]
     table("numbers", rows, names, number)
     print()
+    # Its best pace is the one that suits the one message that it stages.
+    paces = [value for value in (middle("QEMU", (scenario, "per_second")) for scenario in ("stream", "burst1", "burst3")) if value]
     for name in names:
         if name == "QEMU":
             continue
+        ours = middle(name, ("burst1", "per_second"))
+        if ours and paces:
+            print(f"ratio synic {name} burst of 1 beside QEMU at the pace that suits it: {ours / max(paces):.2f} times")
         for what, scenario, key, better in (
                 ("burst 1 poster", "burst1", "per_second", 1), ("burst 3 posters", "burst3", "per_second", 1),
+                ("one in flight", "stream", "per_second", 1),
                 ("free slot", "free", "handler_median", -1), ("busy slot", "busy", "handler_median", -1),
                 ("event", "event", "handler_median", -1)):
             ours, theirs = middle(name, (scenario, key)), middle("QEMU", (scenario, key))
@@ -223,12 +248,13 @@ def show_counts(runs, names):
     def rate(name, key):
         scenario, kind, role = key
         value, results = total(name, scenario, kind, role), runs[name][scenario]
-        seconds = results.results.get("elapsed_ms", 0) / 1000 or results.seconds
+        seconds = results.results.get("elapsed_ms", [0])[0] / 1000 or results.seconds
         return "-" if value is None or not seconds else f"{value / seconds:.0f}"
 
     kinds = (("exits", "exits of the guest"), ("user", "exits to user space"), ("calls", "system calls"))
     for scenario, title in (("free", "free slot, auto-EOI"), ("free-eoi", "free slot, EOI"),
-                            ("busy", "busy slot (two messages, one EOM each round)"), ("event", "event"), ("burst1", "burst, 1 poster"),
+                            ("busy", "busy slot (two messages, one EOM each round)"), ("event", "event"), ("stream", "one in flight"),
+                            ("burst1", "burst, 1 poster"),
                             ("burst3", "burst, 3 posters")):
         rows = [(f"{role}: {what}", (scenario, kind, role)) for role in ("target", "posters") for kind, what in kinds]
         rows.append(("other threads: system calls", (scenario, "calls", "others")))
@@ -239,7 +265,7 @@ def show_counts(runs, names):
         rows.append(("other threads: system calls", (scenario, "calls", "others")))
         table(f"a second: {title}", rows, names, rate)
     print("\nwhat they are, a message or tick:")
-    for scenario in ("free", "free-eoi", "busy", "event", "burst1", "burst3", "timer-message", "timer-direct"):
+    for scenario in ("free", "free-eoi", "busy", "event", "stream", "burst1", "burst3", "timer-message", "timer-direct"):
         for name in names:
             found = runs[name][scenario]
             if found.counts is None or not found.messages:
@@ -281,9 +307,7 @@ def main(arguments):
             if counting:
                 start_counting()
             for machine in everybody:
-                begin = time.monotonic()
-                found, wrong = run(machine, counting)
-                sys.stderr.write(f"{machine.name}, {'counts' if counting else 'times'}: {time.monotonic() - begin:.1f} s\n")
+                found, wrong = run_all(machine, counting)
                 if counting:
                     counts[machine.name] = found
                 else:

@@ -39,10 +39,11 @@ constexpr uint8_t kEoiVector = 0x80, kAutoEoiVector = 0x81, kTimerVector = 0x82,
 constexpr uint32_t kEoiConnection = 0x10, kAutoEoiConnection = 0x11, kEventConnection = 0x12;
 constexpr uint32_t kType = 0x42;
 
-constexpr uint32_t kSamples = 400;
-constexpr uint32_t kBusySamples = 250;
-constexpr uint64_t kBurstMs = 1500;
-constexpr uint64_t kTimerMs = 2000;
+constexpr uint32_t kSamples = 300;
+constexpr uint32_t kBusySamples = 150;
+constexpr uint32_t kBursts = 5;
+constexpr uint64_t kBurstMs = 250;
+constexpr uint64_t kTimerMs = 1500;
 constexpr uint64_t kIdleMs = 1000;
 
 // Beside each other only what one processor writes.
@@ -429,54 +430,64 @@ TEST(Event) {
   EXPECT_EQ(g_target.acknowledged.Load(), uint64_t{kSamples});
 }
 
-// As fast as they are accepted, for a time. The target takes all there is in its handler, with EOM where that is asked for.
-void Burst(const char* name, uint32_t posters) {
+// As fast as they are accepted, for a time; or each when the one before has been taken. The target takes all there is in its handler,
+// with EOM where that is asked for.
+enum class Pace : uint8_t { kAccepted, kTaken };
+void Burst(const char* name, uint32_t posters, Pace pace) {
+  uint64_t all_accepted = 0, all_taken = 0, refusals = 0, lost = 0, doubled = 0;
   Fresh();
   Mark(name, "begin", 0);
-  uint64_t accepted[kMaxPosters] = {}, refused[kMaxPosters] = {};
-  const uint64_t start = ReadTsc();
-  const auto all_taken = [&] {
-    for (uint32_t poster = 0; poster < posters; ++poster) {
-      if (g_target.taken[poster].Load() != accepted[poster]) return false;
-    }
-    return true;
-  };
-  const auto take = [&] {
-    SpinAsTarget();
-    (void)SpinUntil(all_taken, 2000);
-  };
-  Play(posters, take, [&](uint32_t poster) {
-    while (ReadTsc() - start < kBurstMs * g_tsc_khz) {
-      const HvStatus status = Post(kEoiConnection, poster, accepted[poster]);
-      if (status == HvStatus::kSuccess) {
-        ++accepted[poster];
-      } else if (status == HvStatus::kInsufficientBuffers) {
-        ++refused[poster];
-      } else {
-        Fatal("a post was refused with status", static_cast<uint64_t>(status));
+  for (uint32_t burst = 0; burst < kBursts; ++burst) {
+    Fresh();
+    uint64_t accepted[kMaxPosters] = {}, refused[kMaxPosters] = {};
+    const uint64_t start = ReadTsc();
+    const auto taken_all = [&] {
+      for (uint32_t poster = 0; poster < posters; ++poster) {
+        if (g_target.taken[poster].Load() != accepted[poster]) return false;
       }
+      return true;
+    };
+    const auto take = [&] {
+      SpinAsTarget();
+      (void)SpinUntil(taken_all, 2000);
+    };
+    Play(posters, take, [&](uint32_t poster) {
+      while (ReadTsc() - start < kBurstMs * g_tsc_khz) {
+        const HvStatus status = Post(kEoiConnection, poster, accepted[poster]);
+        if (status == HvStatus::kInsufficientBuffers) {
+          ++refused[poster];
+          continue;
+        }
+        if (status != HvStatus::kSuccess) Fatal("a post was refused with status", static_cast<uint64_t>(status));
+        ++accepted[poster];
+        if (pace == Pace::kTaken) {
+          MustSpin([&] { return g_target.acknowledged.Load() == accepted[poster]; }, "a message does not arrive");
+        }
+      }
+    });
+    uint64_t taken = 0;
+    for (uint32_t poster = 0; poster < posters; ++poster) {
+      taken += g_target.taken[poster].Load();
+      all_accepted += accepted[poster];
+      refusals += refused[poster];
     }
-  });
-  uint64_t taken = 0, total = 0, refusals = 0;
-  for (uint32_t poster = 0; poster < posters; ++poster) {
-    taken += g_target.taken[poster].Load();
-    total += accepted[poster];
-    refusals += refused[poster];
+    Report(name, "per_second", taken * 1'000'000'000 / (Nanoseconds(g_target.last_tsc - start) + 1));
+    all_taken += taken;
+    lost += g_target.lost.Load();
+    doubled += g_target.doubled.Load();
   }
-  Mark(name, "end", taken);
-  Report(name, "per_second", taken * 1'000'000'000 / (Nanoseconds(g_target.last_tsc - start) + 1));
-  Report(name, "taken", taken);
+  Mark(name, "end", all_taken);
+  Report(name, "taken", all_taken);
   Report(name, "refused", refusals);
-  // The last ones, which no gap shows.
-  Report(name, "lost", g_target.lost.Load() + total - taken);
-  Report(name, "doubled", g_target.doubled.Load());
-  EXPECT_EQ(taken, total);
-  ExpectNoneLost();
+  // The last ones, which no gap shows, as well.
+  Report(name, "lost", lost + all_accepted - all_taken);
+  Report(name, "doubled", doubled);
+  EXPECT_EQ(all_taken, all_accepted);
+  EXPECT_EQ(lost, 0u);
+  EXPECT_EQ(doubled, 0u);
 }
 
-TEST(BurstOfOne) { Burst("burst1", 1); }
-
-TEST(BurstOfThree) { Burst("burst3", 3); }
+TEST(OneInFlight) { Burst("stream", 1, Pace::kTaken); }
 
 // A guest that has nothing to do but its ticks.
 void Ticks(const char* name, uint64_t config) {
@@ -508,6 +519,11 @@ TEST(TimerByMessage) { Ticks("timer-message", uint64_t{kTimerSint} << vmm::kHvSt
 TEST(TimerDirect) {
   Ticks("timer-direct", vmm::kHvStimerDirect | uint64_t{kDirectVector} << vmm::kHvStimerVectorShift);
 }
+
+// Last: QEMU's test device can end QEMU when it is posted to while it retries.
+TEST(BurstOfOne) { Burst("burst1", 1, Pace::kAccepted); }
+
+TEST(BurstOfThree) { Burst("burst3", 3, Pace::kAccepted); }
 
 }  // namespace
 }  // namespace guest
