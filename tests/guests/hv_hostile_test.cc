@@ -1,8 +1,8 @@
 // A guest that writes anything to anywhere: nothing ends the machine, and afterwards it works as before.
 //
-// What is left out, because it would only harm the guest itself: overlays over its own code, vectors below 32, INIT and NMI by the
-// ICR; RESET and the crash notice, which end the machine as they should; the lock of the hypercall page, which cannot be undone; and
-// periods so short that KVM's timers leave a guest no time (ours have a least period).
+// What is left out, because it would only harm the guest itself: overlays over its own code, vectors below 32, INIT and NMI by
+// the ICR; RESET and the crash notice, which end the machine as they should; the lock of the hypercall page, which cannot be
+// undone; and periods so short that KVM's timers leave a guest no time (ours have a least period).
 #include "devices/hyperv/hv_msr_layout.h"
 #include "tests/guests/runtime/cpu.h"
 #include "tests/guests/runtime/interrupts.h"

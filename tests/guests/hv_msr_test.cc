@@ -1,5 +1,5 @@
-// The Hyper-V MSRs: what they hold at first, what they keep, what they refuse, and whose they are. Time, the local APIC's registers
-// and what overlay pages do are in files of their own.
+// The Hyper-V MSRs: what they hold at first, what they keep, what they refuse, and whose they are. Time, the local APIC's
+// registers and what overlay pages do are in files of their own.
 #include "devices/hyperv/hv_msr_layout.h"
 #include "tests/guests/runtime/cpu.h"
 #include "tests/guests/runtime/interrupts.h"

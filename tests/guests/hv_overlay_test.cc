@@ -327,7 +327,7 @@ TEST(OthersSeeOnePageOrTheOtherWhileItComesAndGoes) {
   Store<uint64_t>(page + 8, kOverlay);
   for (uint32_t cpu = 1; cpu < CpuCount(); ++cpu) StartOnCpu(cpu, look);
   uint32_t wrong = 0;
-  for (int i = 0; i < 100; ++i) {
+  for (int i = 0; i < 30; ++i) {
     Disable(kHvMsrVpAssistPage);
     wrong += Load<uint64_t>(page + 8) != kRam;
     Enable(kHvMsrVpAssistPage, page);

@@ -25,7 +25,9 @@ class ReferenceTsc final {
  public:
   ReferenceTsc() : gpa_(GpaOf(AllocatePages(1))) { WriteMsr(kHvMsrReferenceTsc, gpa_ | kHvOverlayEnable); }
   ~ReferenceTsc() { WriteMsr(kHvMsrReferenceTsc, 0); }
-  [[nodiscard]] const volatile HvReferenceTscPage& page() const { return *reinterpret_cast<const volatile HvReferenceTscPage*>(gpa_); }
+  [[nodiscard]] const volatile HvReferenceTscPage& page() const {
+    return *reinterpret_cast<const volatile HvReferenceTscPage*>(gpa_);
+  }
   [[nodiscard]] bool valid() const { return page().sequence != kHvReferenceTscInvalid; }
 
   // As a guest does it: by the page while the sequence is valid and the same before and after.
