@@ -5,7 +5,8 @@
 //
 // Shapes   one port of 4 bytes; reads are 0. A write is connection << 24 | command << 16 | vp << 8 | sint.
 // Threads  any.
-// Trust    all of it is the guest's: an unknown command, VP or SINT is ignored. At most 256 connections of each kind.
+// Trust    all of it is the guest's: an unknown command, VP or SINT is ignored. At most 256 connections: messages and
+//          events share their numbers, as in the specification (on QEMU they do not).
 // Errors   none: a device has no way to answer.
 // Source   the machine contract of freestanding test kernels (QEMU's hyperv-testdev).
 #ifndef VMM_DEVICES_HYPERV_TEST_DEVICE_HYPERV_TEST_DEVICE_H_
