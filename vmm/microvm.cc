@@ -33,6 +33,7 @@
 #include "memory/guest_view.h"
 #include "memory/layout.h"
 #include "memory/ram_mapping.h"
+#include "sandbox/child_process.h"
 #include "vcpu/cpuid.h"
 #include "vcpu/virtual_processor.h"
 #include "vcpu/vp_requests.h"
@@ -106,6 +107,7 @@ class MicroVmImpl final : public MicroVm {
   std::unique_ptr<SerialDevice> serial_;
   absl::Status serial_status_;
   absl::Notification serial_started_;
+  bool serial_failed_ = false;  // the loop's thread's
   IoBus ports_;
   IoBus mmio_;
   std::optional<VpRequests> requests_;
@@ -230,6 +232,7 @@ absl::Status MicroVmImpl::FinishSerial() {
 }
 
 void MicroVmImpl::OnDeviceFailed(OnFailure policy, const std::string& message) {
+  serial_failed_ = true;
   if (policy == OnFailure::kStop) {
     lifecycle_->RequestEnd(MachineEnd::kDeviceFailed, message);
   } else {
@@ -330,7 +333,15 @@ void MicroVmImpl::End() {
   for (const auto& processor : processors_) processor->RequestStop();
   for (const auto& processor : processors_) processor->Join();
   // What the guest has written is still to come out of its console.
-  if (serial_ != nullptr) serial_->Shutdown();
+  if (serial_ != nullptr) {
+    const auto ended = serial_->Shutdown();
+    const bool orderly = ended.ok() && (ended->how == ExitStatus::How::kUnknown ||
+                                        (ended->how == ExitStatus::How::kExited && ended->value == 0));
+    // One that failed before has been spoken of.
+    if (ended.ok() && !orderly && lifecycle_->report().end != MachineEnd::kDeviceFailed && !serial_failed_) {
+      Log(LogLevel::kWarning, "vmm", absl::StrCat("device 'serial' ", ended->Describe(), " when it was to end"));
+    }
+  }
   const EndReport report = lifecycle_->report();
   if (options_.on_end) options_.on_end(report);
   ended_.Notify();

@@ -210,13 +210,13 @@ void SerialDevice::OnProxyFailure(const std::string& reason) {
   Report(status.ok() ? absl::StrCat(" ", status->Describe()) : absl::StrCat(": ", reason));
 }
 
-void SerialDevice::Shutdown(int grace_ms) {
+absl::StatusOr<ExitStatus> SerialDevice::Shutdown(int grace_ms) {
   Unwatch();
   reported_ = true;
   proxy_->Close();
-  if (child_.Wait(grace_ms).ok()) return;
+  if (auto ended = child_.Wait(grace_ms); ended.ok()) return ended;
   child_.Kill();
-  (void)child_.Wait(grace_ms);
+  return child_.Wait(grace_ms);
 }
 
 }  // namespace vmm

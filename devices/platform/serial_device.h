@@ -57,8 +57,9 @@ class SerialDevice final {
   [[nodiscard]] TrappedDeviceProxy& device() noexcept { return *proxy_; }
   [[nodiscard]] pid_t pid() const noexcept { return child_.pid(); }
 
-  // Orderly end: what the guest wrote is written out, then the process ends; killed after the grace period. Calls nobody.
-  void Shutdown(int grace_ms = kShutdownGraceMs);
+  // Orderly end: what the guest wrote is written out, then the process ends; killed after the grace period. Calls nobody. How the
+  // process ended: by code 0, if all went well.
+  absl::StatusOr<ExitStatus> Shutdown(int grace_ms = kShutdownGraceMs);
 
  private:
   SerialDevice(EventLoop& loop, SerialDeviceCallbacks callbacks) : loop_(loop), callbacks_(std::move(callbacks)) {}

@@ -242,8 +242,12 @@ TEST_F(SerialDeviceTest, ShutdownWritesOutWhatIsQueued) {
   device_->device().WriteBytes(writes);
   StopLoop();
   const absl::Time start = absl::Now();
-  device_->Shutdown();
+  const auto ended = device_->Shutdown();
   EXPECT_LT(absl::Now() - start, kGenerous);
+  // Orderly to the last system call: the filter has killed nobody.
+  ASSERT_OK(ended);
+  EXPECT_EQ(ended->how, ExitStatus::How::kExited);
+  EXPECT_EQ(ended->value, 0);
   EXPECT_EQ(ReadAtLeast(output_.read.get(), 3001).size(), 3000u);
   EXPECT_EQ(failures_, 0);
 }
@@ -261,7 +265,7 @@ TEST_F(SerialDeviceTest, FileTakesOutputAndGivesInput) {
   EXPECT_EQ(ReadInput(11), "from a file");
   Print(" to a file");
   StopLoop();
-  device_->Shutdown();
+  ASSERT_OK(device_->Shutdown());
   std::stringstream text;
   text << std::ifstream(path).rdbuf();
   EXPECT_EQ(text.str(), "from a file to a file");
