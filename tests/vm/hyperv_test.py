@@ -2,10 +2,11 @@
 import re
 import unittest
 
+import harness
 from harness import Vm
 
 
-class HypervTest(unittest.TestCase):
+class HypervTest(harness.TestCase):
     def machine(self, backing, count):
         return Vm("--hyperv.enabled=true", f"--hyperv.backing={backing}", f"--processors.count={count}", "--logging.level=DEBUG")
 
