@@ -1,0 +1,66 @@
+// A fuzz target without the fuzzer: its corpus as it is, cut short, and with bytes changed; and instructions from a fixed generator.
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
+
+namespace vmm {
+namespace {
+
+std::vector<std::string> g_files;
+
+void Try(const std::string& input) {
+  LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
+}
+
+TEST(FuzzReplayTest, SurvivesTheCorpusCutAndChanged) {
+  ASSERT_FALSE(g_files.empty());
+  Try("");
+  for (const std::string& path : g_files) {
+    std::ifstream file(path, std::ios::binary);
+    const std::string input{std::istreambuf_iterator<char>(file), {}};
+    ASSERT_FALSE(input.empty()) << path;
+    Try(input);
+    for (size_t i = 0; i < input.size(); ++i) {
+      Try(input.substr(0, i));
+      for (const char c : {'\0', '\x07', '\xff'}) {
+        std::string changed = input;
+        changed[i] = c;
+        Try(changed);
+      }
+    }
+  }
+}
+
+// Every opcode of one and two bytes, behind prefixes, with registers and modes at random.
+TEST(FuzzReplayTest, SurvivesRandomInstructions) {
+  std::mt19937 random(1);
+  for (int n = 0; n < 20'000; ++n) {
+    std::string input;
+    for (int i = 0; i < 120; ++i) input.push_back(static_cast<char>(random()));
+    input[0] = static_cast<char>(n);
+    // The opcode goes through all values, alone, behind 0f, 66, REX.W, and an EVEX prefix.
+    const std::string opcode(1, static_cast<char>(n / 5));
+    const std::array<std::string, 5> prefixes = {"", "\x0f", "\x66", "\x48", "\x62\xf1\x7c\x49"};
+    const std::string start = prefixes[n % 5] + opcode;
+    input.replace(2, start.size(), start);
+    Try(input);
+  }
+}
+
+}  // namespace
+}  // namespace vmm
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  for (int i = 1; i < argc; ++i) vmm::g_files.emplace_back(argv[i]);
+  return RUN_ALL_TESTS();
+}
