@@ -4,8 +4,8 @@
 // Units    sizes in bytes; a GPA is a byte address.
 // Threads  plain data.
 // Trust    ours: they go to a guest, so every byte is set.
-// Source   Hyper-V TLFS, "Intercept Message Formats" (the older documents have more of it than the web). The header's access type is 0,
-//          1 or 2, as OpenVMM and Microsoft's guests have it; an older structure declares a mask.
+// Source   Hyper-V TLFS, "Intercept Message Formats" (the older documents have more of it than the web). The header's access type
+//          is 0, 1 or 2, as OpenVMM and Microsoft's guests have it; an older structure declares a mask.
 #ifndef VMM_DEVICES_HYPERV_VSM_INTERCEPT_MESSAGE_LAYOUT_H_
 #define VMM_DEVICES_HYPERV_VSM_INTERCEPT_MESSAGE_LAYOUT_H_
 
@@ -20,8 +20,8 @@ namespace vmm {
 
 enum class HvInterceptAccess : uint8_t { kRead = 0, kWrite = 1, kExecute = 2 };
 
-// Execution state: 1:0 CPL, 2 CR0.PE, 3 CR0.AM, 4 EFER.LMA, 5 debug registers active, 6 interruption pending, 10:7 level, 12 interrupt
-// shadow.
+// Execution state: 1:0 CPL, 2 CR0.PE, 3 CR0.AM, 4 EFER.LMA, 5 debug registers active, 6 interruption pending, 10:7 level,
+// 12 interrupt shadow.
 inline constexpr uint16_t kHvExecutionProtected = 1 << 2;
 inline constexpr uint16_t kHvExecutionAlignmentMask = 1 << 3;
 inline constexpr uint16_t kHvExecutionLongMode = 1 << 4;

@@ -56,8 +56,8 @@ struct InterceptedAccess {
   std::span<const uint8_t> instruction{};  // at most 16 are taken
 };
 
-// kGpaIntercept. A fetch has no instruction bytes, nor has an access while an event was delivered. A data access that is a fault of
-// the instruction has RFLAGS.RF set, as the processor would push it.
+// kGpaIntercept. A fetch has no instruction bytes, nor has an access while an event was delivered. A data access that is a fault
+// of the instruction has RFLAGS.RF set, as the processor would push it.
 [[nodiscard]] HvMessage MakeMemoryIntercept(const InterceptedState& state, const InterceptedAccess& access) noexcept;
 
 // kX64MsrIntercept: RDMSR or WRMSR. The value of a write is in EDX:EAX.

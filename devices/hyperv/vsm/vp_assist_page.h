@@ -3,7 +3,7 @@
 // Shapes   vsm_layout.h.
 // Threads  the VP's thread; the guest may write at the same time, on other processors too.
 // Trust    each field is loaded once. What is read is only ever given back to the guest, or is one bit.
-// Errors   none. Where the guest has not enabled the page, its overlay is nowhere to be seen, and these are its bytes all the same.
+// Errors   none. Where the guest has not enabled the page, the overlay is nowhere to be seen, and these are its bytes still.
 // Source   Hyper-V TLFS, "Virtual Secure Mode", "VTL Entry" and "VTL Return"; "Virtual Interrupt Notification Assist".
 #ifndef VMM_DEVICES_HYPERV_VSM_VP_ASSIST_PAGE_H_
 #define VMM_DEVICES_HYPERV_VSM_VP_ASSIST_PAGE_H_

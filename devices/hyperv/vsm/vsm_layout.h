@@ -87,8 +87,8 @@ enum class CrEvent : uint8_t {
 };
 inline constexpr uint64_t kHvCrInterceptKnown = (uint64_t{1} << 25) - 1;
 
-// PendingEvent0, low half: 0 pending, 3:1 type, 8 deliver the error code, 31:16 vector, 63:32 error code. High half: parameter, CR2
-// of a page fault or DR6 of a debug exception.
+// PendingEvent0, low half: 0 pending, 3:1 type, 8 deliver the error code, 31:16 vector, 63:32 error code. High half: parameter,
+// CR2 of a page fault or DR6 of a debug exception.
 inline constexpr uint64_t kHvEventPending = 1;
 inline constexpr unsigned kHvEventTypeShift = 1;
 inline constexpr uint64_t kHvEventTypeMask = 7;

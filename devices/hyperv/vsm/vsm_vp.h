@@ -1,5 +1,5 @@
-// Virtual Secure Mode on one virtual processor: which levels it has, which one runs, who runs next, and the registers of each level
-// that are about the others.
+// Virtual Secure Mode on one virtual processor: which levels it has, which one runs, who runs next, and the registers of each
+// level that are about the others.
 //
 // Shapes   arrays by level; a level is enabled here by EnableVpVtl, VTL0 always. Levels need not be consecutive.
 // Threads  confined to the VP's thread, outside the guest. Another VP's hypercall comes by PartitionHost::RunOn.
@@ -8,12 +8,12 @@
 // Source   Hyper-V TLFS, "Virtual Secure Mode"; design.md, "One KVM VM per VTL".
 //
 // A decision changes nothing; Enter, Leave and Start do what was decided, here, while the wiring moves registers. The order of a
-// switch: instruction pointer of the level that leaves past its call, Leave or Enter, shared registers over, and then, for a first
-// entry, the level's initial context.
+// switch: instruction pointer of the level that leaves past its call, Leave or Enter, shared registers over, and then, for a
+// first entry, the level's initial context. Who resets or starts a VP also releases its TLB locks (TlbLocks::ReleaseAll).
 //
 // Where sources differ or say nothing:
 // - VINA is asserted again while a lower level's interrupt still waits and the guest has cleared the byte (as OpenVMM; the TLFS:
-//   only for a new interrupt). Nothing is lost so. AutoReset clears at the return, not at the next entry: a guest sees no difference.
+//   only for a new interrupt). Nothing is lost so. AutoReset clears at the return, not at the next entry: no guest can tell.
 // - HLT is each level's own: a lower level that was halted when a higher one was entered is halted again afterwards, unless an
 //   exception was injected or an interrupt for it came.
 // - An INIT or SIPI for a level is dropped where a higher one is enabled (OpenVMM: only with DenyLowerVtlStartup).
@@ -33,7 +33,7 @@
 
 namespace vmm {
 
-// The registers of VtlCall or VtlReturn, as they are behind the hypercall page's code. The caller is in ring 0 and protected mode.
+// The registers of VtlCall or VtlReturn, as the hypercall page's code has left them. The caller is in ring 0 and protected mode.
 struct VtlSwitchRequest {
   uint64_t control_word;   // RCX, or EDX:EAX: the hypercall input value
   uint64_t control_input;  // RAX, or ECX
@@ -99,8 +99,8 @@ class VsmVp final {
 
   // EnableVpVtl, on this VP: nothing runs differently before the level is entered. kVtlAlreadyEnabled; `context` has been checked.
   [[nodiscard]] HvStatus Enable(Vtl vtl, const HvInitialVpContext& context) noexcept;
-  // StartVirtualProcessor: `vtl`, which is enabled, begins at `context` when it first runs. The highest enabled level runs first:
-  // it is active from here on, as if it had been entered without a reason.
+  // StartVirtualProcessor: `vtl`, which is enabled, begins at `context` when it first runs. The highest enabled level runs
+  // first: it is active from here on, as if it had been entered without a reason.
   void Start(Vtl vtl, const HvInitialVpContext& context) noexcept;
   // Not null once, when a level runs for the first time: its registers are these. Valid until the next Enable or Start.
   [[nodiscard]] const HvInitialVpContext* TakeInitialContext(Vtl vtl) noexcept;
@@ -111,7 +111,7 @@ class VsmVp final {
   [[nodiscard]] VtlSwitchAction DecideReturn(VtlSwitchRequest request) const noexcept;
   // To a higher level; `page` is that level's.
   void Enter(Vtl to, VtlEntryReason reason, VpAssistPage page) noexcept;
-  // To a lower level; `page` is that of the level that leaves, whose registers the caller restores unless the return was fast.
+  // To a lower level; `page` is that of the level that leaves, from which the caller restores RAX and RCX unless it was fast.
   // Returns the levels whose TLB locks on this VP are released by it: TlbLocks::Release.
   [[nodiscard]] VtlSet Leave(Vtl to, VpAssistPage page) noexcept;
 
@@ -121,7 +121,7 @@ class VsmVp final {
   // A flush that must wait: the level goes on to make it again once locks were released, or an interrupt comes.
   void SetWaitsForTlbLock(Vtl vtl, bool waits) noexcept { Assign(waits_for_lock_, vtl, waits); }
   [[nodiscard]] bool WaitsForTlbLock(Vtl vtl) const noexcept { return Has(waits_for_lock_, vtl); }
-  // `page` is the active level's. Asserts VINA in it if the answer has one. Ends the halt and the wait of the active level if it runs.
+  // `page` is the active level's. Asserts VINA in it if the answer has one. Ends the active level's halt and wait if it runs.
   [[nodiscard]] VtlSchedule Schedule(VtlInterrupts interrupts, VpAssistPage page) noexcept;
 
   // --- Registers; what may be written by whom is VsmRegisters' to decide ---
