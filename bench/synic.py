@@ -29,7 +29,7 @@ SYSCALL = {0: "read", 1: "write", 7: "poll", 16: "ioctl", 202: "futex", 232: "ep
            14: "rt_sigprocmask", 15: "rt_sigreturn", 128: "rt_sigtimedwait", 20: "writev"}
 TARGET, POSTERS = 1, {"burst3": (2, 3, 0)}
 BURSTS = {"burst1": "BurstOfOne", "burst3": "BurstOfThree"}
-TIMEOUT, RETRIES = 120, 2
+TIMEOUT, RETRIES = 60, 2
 
 CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
@@ -155,9 +155,8 @@ def run(machine, counting, only=""):
     status = child.wait()
     if status != 1:
         wrong.append(f"exit status {status}")
-        errors = child.stderr.read().decode(errors="replace").strip()
-        if errors:
-            wrong.append(errors[-500:])
+        errors = child.stderr.read().decode(errors="replace").strip().splitlines()
+        wrong += [line for line in errors[-5:] if "warning" not in line]
     return found, wrong
 
 
@@ -170,6 +169,9 @@ def run_all(machine, counting):
             if "taken" in found[scenario].results:
                 break
             again, more = run(machine, counting, f" only={test}")
+            # What it said before it ended counts.
+            again[scenario].results["per_second"] = [*found[scenario].results.get("per_second", ()),
+                                                     *again[scenario].results.get("per_second", ())]
             found[scenario] = again[scenario]
             wrong += more
     sys.stderr.write(f"{machine.name}, {'counts' if counting else 'times'}: {time.monotonic() - begin:.1f} s\n")
@@ -208,7 +210,7 @@ def show_times(runs, names):
                  (f"  {second}: median", (scenario, f"{other}_median"))]
     table("microseconds (the lab's: only ratios mean anything)", rows, names, microseconds)
     rows = []
-    for title, scenario in (("one in flight", "stream"), ("burst, 1 poster", "burst1"), ("burst, 3 posters", "burst3")):
+    for title, scenario in (("one in flight, who waits halts", "stream"), ("burst, 1 poster", "burst1"), ("burst, 3 posters", "burst3")):
         rows += [(f"{title}: messages a second", (scenario, "per_second")), ("  posts refused", (scenario, "refused")),
                  ("  messages lost", (scenario, "lost")), ("  doubled", (scenario, "doubled"))]
     for way in ("message", "direct"):
@@ -253,7 +255,7 @@ def show_counts(runs, names):
 
     kinds = (("exits", "exits of the guest"), ("user", "exits to user space"), ("calls", "system calls"))
     for scenario, title in (("free", "free slot, auto-EOI"), ("free-eoi", "free slot, EOI"),
-                            ("busy", "busy slot (two messages, one EOM each round)"), ("event", "event"), ("stream", "one in flight"),
+                            ("busy", "busy slot (two messages, one EOM each round)"), ("event", "event"), ("stream", "one in flight, who waits halts"),
                             ("burst1", "burst, 1 poster"),
                             ("burst3", "burst, 3 posters")):
         rows = [(f"{role}: {what}", (scenario, kind, role)) for role in ("target", "posters") for kind, what in kinds]
@@ -280,6 +282,15 @@ def show_counts(runs, names):
             print(f"  {scenario}, {name}: " + "; ".join(parts))
     print()
     for name in names:
+        for what, scenario in (("free slot", "free"), ("busy slot", "busy"), ("one in flight", "stream"), ("burst 1 poster", "burst1")):
+            def everybody(of):
+                values = [total(of, scenario, "calls", role) for role in ("target", "posters", "others")]
+                messages = runs[of][scenario].messages
+                return sum(values) / messages if None not in values and messages else None
+            ours, theirs = everybody(name), everybody("QEMU") if "QEMU" in names else None
+            if name != "QEMU" and ours and theirs:
+                print(f"ratio synic {name} {what}, system calls of all threads per message: {ours / theirs:.3f} of QEMU's")
+    for name in names:
         for what, scenario in (("free slot", "free"), ("burst 1 poster", "burst1")):
             for kind, words in (("user", "exits to user space"), ("calls", "system calls")):
                 value, messages = total(name, scenario, kind, "target"), runs[name][scenario].messages
@@ -295,7 +306,7 @@ def show_counts(runs, names):
 def main(arguments):
     if len(arguments) < 2:
         sys.exit(__doc__)
-    rounds = int(arguments[2]) if len(arguments) > 2 else 2
+    rounds = int(arguments[2]) if len(arguments) > 2 else 3
     with tempfile.TemporaryDirectory() as folder:
         everybody = machines(arguments[0], arguments[1], folder)
         names = [machine.name for machine in everybody]
@@ -306,7 +317,7 @@ def main(arguments):
             counting = part == rounds
             if counting:
                 start_counting()
-            for machine in everybody:
+            for machine in everybody[part % len(everybody):] + everybody[:part % len(everybody)]:
                 found, wrong = run_all(machine, counting)
                 if counting:
                     counts[machine.name] = found
@@ -316,9 +327,13 @@ def main(arguments):
     print(f"{rounds} rounds for times, medians; the same guest program, four processors, two of the host")
     show_times(times, names)
     show_counts(counts, names)
-    for line in complaints:
-        print(f"remark: {line}")
-    return 0 if not any(line.startswith("vmm ") for line in complaints) else 1
+    for line, times_said in collections.Counter(complaints).items():
+        print(f"remark: {line}" + (f" ({times_said} times)" if times_said > 1 else ""))
+    # A machine that the emulated host ended by a triple fault (lab/README.md) has had its bursts again.
+    bad = [line for line in complaints if line.startswith("vmm ") and ("not ok" in line or "Bail out" in line)]
+    missing = [name for name in names if name.startswith("vmm ") and
+               any("lost" not in found[burst].results for burst in BURSTS for found in [*times[name], counts[name]])]
+    return 1 if bad or missing else 0
 
 
 if __name__ == "__main__":

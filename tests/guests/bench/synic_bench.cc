@@ -35,14 +35,14 @@ constexpr uint32_t kMaxPosters = 3;
 constexpr uint32_t PosterCpu(uint32_t poster) { return (kPoster + poster) % 4; }
 
 constexpr uint32_t kEoiSint = 2, kAutoEoiSint = 3, kTimerSint = 4, kEventSint = 5;
-constexpr uint8_t kEoiVector = 0x80, kAutoEoiVector = 0x81, kTimerVector = 0x82, kEventVector = 0x83, kDirectVector = 0x84;
+constexpr uint8_t kEoiVector = 0x80, kAutoEoiVector = 0x81, kTimerVector = 0x82, kEventVector = 0x83, kDirectVector = 0x84, kNudgeVector = 0x85;
 constexpr uint32_t kEoiConnection = 0x10, kAutoEoiConnection = 0x11, kEventConnection = 0x12;
 constexpr uint32_t kType = 0x42;
 
 constexpr uint32_t kSamples = 300;
 constexpr uint32_t kBusySamples = 150;
-constexpr uint32_t kBursts = 5;
-constexpr uint64_t kBurstMs = 250;
+constexpr uint32_t kBursts = 10;
+constexpr uint64_t kBurstMs = 100;
 constexpr uint64_t kTimerMs = 1500;
 constexpr uint64_t kIdleMs = 1000;
 
@@ -58,7 +58,7 @@ struct alignas(64) Shared {
 };
 Shared g_target;
 struct alignas(64) Wishes {
-  Atomic<bool> stop, hold, go;
+  Atomic<bool> stop, hold, go, wake;  // wake: the poster halts until its message has been taken
   Atomic<uint32_t> working;
 };
 Wishes g_wishes;
@@ -158,9 +158,10 @@ void OnMessage(uint32_t sint, bool auto_eoi) {
   }
   uint64_t count = 0;
   while (TakeMessage(sint)) ++count;
-  if (count != 0) g_target.last_tsc = now;
+  if (count != 0) g_target.last_tsc = ReadTsc();
   if (!auto_eoi) WriteMsr(vmm::kHvMsrEoi, 0);
   g_target.acknowledged.Add(count);
+  if (g_wishes.wake.Load()) SendIpi(kPoster, kWorkVector);
 }
 
 void OnEvent(InterruptFrame&) {
@@ -191,6 +192,39 @@ void OnDirectTimer(InterruptFrame&) {
   WriteMsr(vmm::kHvMsrEoi, 0);
 }
 
+// --- Halting ------------------------------------------------------------------------------------------------------------
+
+// Processor 0 halts while others work, so that it takes no part of the machine's time.
+void WorkIsDone() {
+  if (g_wishes.working.Add(~0u) == 1) SendIpi(0, kWorkVector);
+}
+// Whoever makes the condition true sends an interrupt.
+template <typename F>
+void HaltUntil(F condition) {
+  for (;;) {
+    DisableInterrupts();
+    if (condition()) break;
+    EnableInterruptsAndHalt();
+  }
+  EnableInterrupts();
+}
+// Processor 0's timer wakes whoever halts, now and then: emulated processors have been seen to sleep through an interrupt that came
+// between STI and HLT, under either monitor.
+constexpr uint64_t kNudgePeriod = 500'000;  // 50 ms
+void OnNudge(InterruptFrame&) {
+  WriteMsr(vmm::kHvMsrEoi, 0);
+  if (!g_wishes.wake.Load()) return;
+  SendIpi(kTarget, kWorkVector);
+  SendIpi(kPoster, kWorkVector);
+}
+void HaltUntilWorkIsDone() {
+  WriteMsr(vmm::kHvMsrStimer0Config + 1, kNudgePeriod);
+  WriteMsr(vmm::kHvMsrStimer0Config, vmm::kHvStimerDirect | uint64_t{kNudgeVector} << vmm::kHvStimerVectorShift |
+                                         vmm::kHvStimerEnable | vmm::kHvStimerPeriodic);
+  HaltUntil([] { return g_wishes.working.Load() == 0; });
+  WriteMsr(vmm::kHvMsrStimer0Config, 0);
+}
+
 // --- The stage ----------------------------------------------------------------------------------------------------------
 
 void SetUp() {
@@ -209,6 +243,7 @@ void SetUp() {
   SetInterruptHandler(kEventVector, &OnEvent);
   SetInterruptHandler(kTimerVector, &OnTimerMessage);
   SetInterruptHandler(kDirectVector, &OnDirectTimer);
+  SetInterruptHandler(kNudgeVector, &OnNudge);
   OnCpu(kTarget, [] {
     WriteMsr(vmm::kHvMsrSimp, GpaOf(g_slots) | vmm::kHvOverlayEnable);
     WriteMsr(vmm::kHvMsrSiefp, GpaOf(g_flags) | vmm::kHvOverlayEnable);
@@ -234,19 +269,6 @@ void Mark(const char* name, const char* edge, uint64_t messages) {
   (void)In8(kSerial);
 }
 
-// Processor 0 halts while others work, so that it takes no part of the machine's time.
-void WorkIsDone() {
-  if (g_wishes.working.Add(~0u) == 1) SendIpi(0, kWorkVector);
-}
-void HaltUntilWorkIsDone() {
-  for (;;) {
-    DisableInterrupts();
-    if (g_wishes.working.Load() == 0) break;
-    EnableInterruptsAndHalt();
-  }
-  EnableInterrupts();
-}
-
 void Fresh() {
   SetUp();
   g_target.acknowledged.Store(0);
@@ -258,6 +280,7 @@ void Fresh() {
   g_wishes.stop.Store(false);
   g_wishes.hold.Store(false);
   g_wishes.go.Store(false);
+  g_wishes.wake.Store(false);
 }
 
 // `target` on its processor until all of `post(n)` are done.
@@ -284,6 +307,7 @@ void Play(uint32_t posters, Target target, Poster post) {
     if (PosterCpu(poster) != 0) WaitForCpu(PosterCpu(poster));
   }
   g_wishes.stop.Store(true);
+  SendIpi(kTarget, kWorkVector);
   WaitForCpu(kTarget);
 }
 
@@ -430,8 +454,9 @@ TEST(Event) {
   EXPECT_EQ(g_target.acknowledged.Load(), uint64_t{kSamples});
 }
 
-// As fast as they are accepted, for a time; or each when the one before has been taken. The target takes all there is in its handler,
-// with EOM where that is asked for.
+// As fast as they are accepted, for a time; or each when the one before has been taken, and then who waits halts: a monitor that needs
+// threads beside those of the processors has the host to itself. The target takes all there is in its handler, with EOM where that is
+// asked for.
 enum class Pace : uint8_t { kAccepted, kTaken };
 void Burst(const char* name, uint32_t posters, Pace pace) {
   uint64_t all_accepted = 0, all_taken = 0, refusals = 0, lost = 0, doubled = 0;
@@ -439,6 +464,7 @@ void Burst(const char* name, uint32_t posters, Pace pace) {
   Mark(name, "begin", 0);
   for (uint32_t burst = 0; burst < kBursts; ++burst) {
     Fresh();
+    g_wishes.wake.Store(pace == Pace::kTaken);
     uint64_t accepted[kMaxPosters] = {}, refused[kMaxPosters] = {};
     const uint64_t start = ReadTsc();
     const auto taken_all = [&] {
@@ -448,7 +474,11 @@ void Burst(const char* name, uint32_t posters, Pace pace) {
       return true;
     };
     const auto take = [&] {
-      SpinAsTarget();
+      if (pace == Pace::kTaken) {
+        HaltUntil([] { return g_wishes.stop.Load(); });
+      } else {
+        SpinAsTarget();
+      }
       (void)SpinUntil(taken_all, 2000);
     };
     Play(posters, take, [&](uint32_t poster) {
@@ -461,7 +491,7 @@ void Burst(const char* name, uint32_t posters, Pace pace) {
         if (status != HvStatus::kSuccess) Fatal("a post was refused with status", static_cast<uint64_t>(status));
         ++accepted[poster];
         if (pace == Pace::kTaken) {
-          MustSpin([&] { return g_target.acknowledged.Load() == accepted[poster]; }, "a message does not arrive");
+          HaltUntil([&] { return g_target.acknowledged.Load() == accepted[poster]; });
         }
       }
     });
