@@ -157,6 +157,9 @@ def run(machine, counting, only=""):
         wrong.append(f"exit status {status}")
         errors = child.stderr.read().decode(errors="replace").strip().splitlines()
         wrong += [line for line in errors[-5:] if "warning" not in line]
+        if status == -11:
+            log = subprocess.run(["dmesg"], capture_output=True, text=True).stdout
+            wrong += [line for line in log.splitlines() if "segfault" in line][-1:]
     return found, wrong
 
 
@@ -330,7 +333,7 @@ def main(arguments):
     for line, times_said in collections.Counter(complaints).items():
         print(f"remark: {line}" + (f" ({times_said} times)" if times_said > 1 else ""))
     # A machine that the emulated host ended by a triple fault (lab/README.md) has had its bursts again.
-    bad = [line for line in complaints if line.startswith("vmm ") and ("not ok" in line or "Bail out" in line)]
+    bad = [line for line in complaints if line.startswith("vmm ") and re.search("not ok|Bail out|exit status -", line)]
     missing = [name for name in names if name.startswith("vmm ") and
                any("lost" not in found[burst].results for burst in BURSTS for found in [*times[name], counts[name]])]
     return 1 if bad or missing else 0
