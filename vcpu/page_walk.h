@@ -8,13 +8,13 @@
 // Errors   values: WalkFault, with the error code that #PF would have.
 // Source   Intel SDM volume 3, "Paging"; AMD64 APM volume 2, "Page Translation and Protection".
 //
-// Ignored, as if off: protection keys, shadow stacks, LAM and LASS. The four PDPTEs of PAE are loaded from memory by each walk, as
-// AMD's processors do under nested paging (Intel's keep them from MOV to CR3 on); reserved bits in them are then a page fault.
+// Ignored, as if off: protection keys, shadow stacks, LAM and LASS. The four PDPTEs of PAE are loaded from memory by each walk,
+// as AMD's processors do under nested paging (Intel's keep them from MOV to CR3 on); reserved bits in them are then a page fault.
 // Overlay pages are not seen: tables are read in RAM.
 //
 // Accesses are in this order: the entry of the highest level is read, then its A bit is written if it was clear, and so down. The
-// leaf's A and D are written only if the access is permitted. Processors are free to set the upper A bits later or not at all on a
-// fault; none sets them where it could not read the entry.
+// leaf's A and D are written only if the access is permitted. Processors are free to set the upper A bits later or not at all on
+// a fault; none sets them where it could not read the entry.
 #ifndef VMM_VCPU_PAGE_WALK_H_
 #define VMM_VCPU_PAGE_WALK_H_
 
@@ -43,8 +43,8 @@ enum class WalkAccess : uint8_t { kRead, kWrite, kExecute };
 enum class WalkPrivilege : uint8_t {
   kUser,        // CPL 3
   kSupervisor,  // CPL 0 to 2, what an instruction names itself: RFLAGS.AC lifts SMAP
-  kSystem,      // what the processor does as supervisor at any CPL: descriptor tables, TSS, stack of an interrupt. AC lifts nothing
-  kExempt,      // U/S, SMEP and SMAP are not looked at
+  kSystem,  // what the processor does as supervisor at any CPL: descriptor tables, TSS, stack of an interrupt. AC lifts nothing
+  kExempt,  // U/S, SMEP and SMAP are not looked at
 };
 
 enum class WalkFault : uint8_t {

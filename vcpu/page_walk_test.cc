@@ -286,7 +286,8 @@ TEST_F(PageWalkTest, PaeTopEntriesHaveNoRightsAndNoAccessedBit) {
   const PageWalk walk = Walk(0xc020'2123, WalkAccess::kWrite, WalkPrivilege::kUser);
   EXPECT_EQ(walk.fault, WalkFault::kNone);
   EXPECT_EQ(walk.gpa, Gpa((uint64_t{1} << 39) | 0x5123));
-  EXPECT_EQ(SeenBy(walk), (Seen{{0x1078, false, 3}, {0x2008, false, 2}, {0x2008, true, 2}, {0x3010, false, 1}, {0x3010, true, 1}}));
+  EXPECT_EQ(SeenBy(walk),
+            (Seen{{0x1078, false, 3}, {0x2008, false, 2}, {0x2008, true, 2}, {0x3010, false, 1}, {0x3010, true, 1}}));
   Put64(0x1060 + 3 * 8, 0x2003);
   EXPECT_EQ(Walk(0xc020'2123).fault, WalkFault::kReservedBit);
   Put64(0x1060 + 3 * 8, 0x2001);

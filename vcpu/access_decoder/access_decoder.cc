@@ -67,10 +67,10 @@ class Decoder final {
   ZyanStatus Decode() noexcept {
     const bool compatible = access_.long_mode();
     const bool big = registers_.cs.big && !access_.virtual_8086();
-    const ZydisMachineMode mode = access_.code64()     ? ZYDIS_MACHINE_MODE_LONG_64
+    const ZydisMachineMode mode = access_.code64()              ? ZYDIS_MACHINE_MODE_LONG_64
                                   : access_.real_mode() && !big ? ZYDIS_MACHINE_MODE_REAL_16
-                                  : big                ? (compatible ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LEGACY_32)
-                                                       : (compatible ? ZYDIS_MACHINE_MODE_LONG_COMPAT_16 : ZYDIS_MACHINE_MODE_LEGACY_16);
+                                  : big ? (compatible ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LEGACY_32)
+                                        : (compatible ? ZYDIS_MACHINE_MODE_LONG_COMPAT_16 : ZYDIS_MACHINE_MODE_LEGACY_16);
     const ZydisStackWidth stack = access_.code64()     ? ZYDIS_STACK_WIDTH_64
                                   : registers_.ss.big ? ZYDIS_STACK_WIDTH_32
                                                        : ZYDIS_STACK_WIDTH_16;

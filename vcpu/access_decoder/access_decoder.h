@@ -1,9 +1,9 @@
-// Which memory access of an instruction a trust level's protections refuse first: for KVM_RUN that failed on guest memory and said
-// little or nothing of where (docs/design.md, "Page protections: three ways to enforce, one map").
+// Which memory access of an instruction a trust level's protections refuse first: for KVM_RUN that failed on guest memory and
+// said little or nothing of where (docs/design.md, "Page protections: three ways to enforce, one map").
 //
 // Shapes   registers in (AccessRegisters), one AccessDecoding out. The instruction at RIP is fetched, decoded, and each of its
-//          accesses is tried in architectural order: the pages it lies in; for every access the page-table entries on the way, then
-//          the page itself.
+//          accesses is tried in architectural order: the pages it lies in; for every access the page-table entries on the way,
+//          then the page itself.
 // Threads  any; the VP's own has the registers. No state, no allocation. The guest's other processors run meanwhile.
 // Trust    everything is the guest's. Work is bounded: one instruction of one iteration, at most 64 elements or components of at
 //          most 2 pages each, five table loads a page.
@@ -12,12 +12,12 @@
 //
 // Order: fetch; loads before stores, an operand that is read and written at its place among the stores; elements of a vector from
 // the lowest on; in a segment load or far transfer as the SDM's operation sections have it. An operand over two pages: the first
-// page, tables included, before the second. So the address of a violation is the lowest that fails, but for pushes of several words
-// (the first pushed is the highest).
+// page, tables included, before the second. So the address of a violation is the lowest that fails, but for pushes of several
+// words (the first pushed is the highest).
 //
-// Not seen, as it comes before the access and ends it differently: #AC and #GP for alignment, protection keys, shadow stacks, LAM.
-// XSAVEOPT, XSAVES and XRSTOR may leave components alone that are taken as accessed here. Task switches, VM entry instructions, AMX,
-// MPX, SGX and SMM are kUnknown.
+// Not seen, as it comes before the access and ends it differently: #AC and #GP for alignment, protection keys, shadow stacks,
+// LAM. XSAVEOPT, XSAVES and XRSTOR may leave components alone that are taken as accessed here. Task switches, VM entry
+// instructions, AMX, MPX, SGX and SMM are kUnknown.
 #ifndef VMM_VCPU_ACCESS_DECODER_ACCESS_DECODER_H_
 #define VMM_VCPU_ACCESS_DECODER_ACCESS_DECODER_H_
 
@@ -74,7 +74,8 @@ struct AccessRegisters {
 class LevelView {
  public:
   virtual ~LevelView() = default;
-  // Effective: what all levels above allow, as enforced. Everything for pages of which there is nothing to protect (no RAM, overlays).
+  // Effective: what all levels above allow, as enforced. Everything for pages of which there is nothing to protect (no RAM,
+  // overlays).
   [[nodiscard]] virtual PageRights Rights(Gpfn guest_page) const noexcept = 0;
   // The 4096 bytes of the page that lies over RAM there, or nullptr.
   [[nodiscard]] virtual const std::byte* Overlay(Gpfn guest_page) const noexcept = 0;
@@ -101,7 +102,7 @@ enum class AccessFinding : uint8_t {
   kViolation,
   kNone,        // every access is permitted now: run again. Another VP may have changed the protections meanwhile
   kGuestFault,  // nothing refused before the guest's own fault (#PF, #GP, ...) ends the instruction: run again
-  kUnknown,     // an instruction whose accesses are not known, or none at all. Running again may fault for ever: the caller counts
+  kUnknown,  // an instruction whose accesses are not known, or none at all. Running again may fault for ever: the caller counts
 };
 
 // The values of an intercept message's access type.
@@ -114,7 +115,8 @@ struct AccessViolation {
   bool page_table = false;
   uint8_t instruction_length = 0;  // 0: the fetch itself failed, or an event's delivery
   uint8_t byte_count = 0;
-  std::array<std::byte, 16> bytes{};  // from RIP on, up to the end of its page, or of the next where the instruction goes on there
+  // From RIP on, up to the end of its page, or of the next where the instruction goes on there.
+  std::array<std::byte, 16> bytes{};
 };
 
 struct AccessDecoding {
@@ -131,8 +133,8 @@ struct AccessEvent {
   bool has_error_code = false;
   bool software = false;  // INT n, INT3, INTO: the gate's DPL counts
 };
-[[nodiscard]] AccessDecoding DecodeEventAccess(const AccessRegisters& registers, const AccessEvent& event, const GuestMemory& memory,
-                                               const LevelView& view) noexcept;
+[[nodiscard]] AccessDecoding DecodeEventAccess(const AccessRegisters& registers, const AccessEvent& event,
+                                               const GuestMemory& memory, const LevelView& view) noexcept;
 
 }  // namespace vmm
 

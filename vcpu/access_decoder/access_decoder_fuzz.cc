@@ -1,7 +1,8 @@
-// Any bytes as an instruction, any registers, tables and protections. What must hold is checked here; the sanitizers see the rest.
-// fuzz_corpus/ holds an instruction of each class, with registers that reach memory.
+// Any bytes as an instruction, any registers, tables and protections. What must hold is checked here; the sanitizers see the
+// rest. fuzz_corpus/ holds an instruction of each class, with registers that reach memory.
 //
-// Input: a byte of modes, a byte of which pages are refused and how, 16 bytes of code, then bytes for registers, vectors and tables.
+// Input: a byte of modes, a byte of which pages are refused and how, 16 bytes of code, then bytes for registers, vectors and
+// tables.
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -110,6 +111,23 @@ AccessSegment TakeSegment(Input& input) {
   return segment;
 }
 
+void FillRam(const GuestMemory& memory, uint64_t state, bool recursive) {
+  const auto next = [&state] {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+  };
+  for (uint64_t gpa = 0x10000; gpa < 0x12000; gpa += 8) static_cast<void>(memory.WriteObject(Gpa(gpa), next()));
+  for (uint64_t gpa = 0x20000; gpa < 0x21000; gpa += 8) static_cast<void>(memory.WriteObject(Gpa(gpa), next()));
+  for (uint64_t i = 0; i < 16 * 512; ++i) {
+    // Mostly present. Recursive: every level is one of the tables.
+    const uint64_t to = recursive ? kTables / kPageBytes + i % 16 : next() % 256;
+    const uint64_t entry = to * kPageBytes | 0x67 | ((next() & 0xff) == 0 ? next() & 0xfff : 0);
+    static_cast<void>(memory.WriteObject(Gpa(kTables + i * 8), entry));
+  }
+}
+
 void Check(const AccessRegisters& registers, const AccessDecoding& decoding, const LevelView& view, bool event) {
   const AccessViolation& violation = decoding.violation;
   Require(violation.instruction_length <= 15 && violation.byte_count <= 16);
@@ -161,33 +179,24 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   registers.gdt = {0x10000, 0xffff};
   registers.idt = {0x20000, 0xffff};
 
-  // RAM by a generator, so that descriptors and selectors are of every kind; entries lead into the tables or to any page.
-  uint64_t state = input.Take<uint32_t>() | 1;
-  const auto next = [&state] {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state;
-  };
-  for (uint64_t gpa = 0x10000; gpa < 0x12000; gpa += 8) static_cast<void>(memory->WriteObject(Gpa(gpa), next()));
-  for (uint64_t gpa = 0x20000; gpa < 0x21000; gpa += 8) static_cast<void>(memory->WriteObject(Gpa(gpa), next()));
-  for (uint64_t i = 0; i < 16 * 512; ++i) {
-    // Mostly present; the tables' own recursion makes every level one of them. The lowest maps page n to page n.
-    const uint64_t to = (modes & 8) != 0 ? kTables / kPageBytes + i % 16 : next() % 256;
-    const uint64_t entry = to * kPageBytes | 0x67 | ((next() & 0xff) == 0 ? next() & 0xfff : 0);
-    static_cast<void>(memory->WriteObject(Gpa(kTables + i * 8), entry));
-  }
+  // RAM by a generator, so that descriptors and selectors are of every kind; entries lead into the tables or to any page. Made again
+  // only for another seed or mode: it is most of a run's time, and nothing here writes to it.
+  static uint64_t filled_for = ~uint64_t{0};
+  const uint64_t seed = uint64_t{input.Take<uint32_t>()} << 8 | modes;
+  if (seed != filled_for) FillRam(*memory, seed >> 8 | 1, (modes & 8) != 0);
+  filled_for = seed;
   static_cast<void>(memory->Write(Gpa(registers.rip), code));
 
   registers.rflags = input.Take<uint32_t>() | 2;
-  for (AccessSegment* segment : {&registers.ds, &registers.es, &registers.fs, &registers.gs, &registers.ss, &registers.tr, &registers.ldtr}) {
+  for (AccessSegment* segment :
+       {&registers.ds, &registers.es, &registers.fs, &registers.gs, &registers.ss, &registers.tr, &registers.ldtr}) {
     *segment = TakeSegment(input);
   }
   for (uint64_t& gpr : registers.gpr) {
     const auto value = input.Take<uint32_t>();
     gpr = (value & 1 << 31) != 0 ? ~uint64_t{value} : value & 0xf'ffff;
   }
-  // The table that the walk ends in is told by RIP alone, so that the code is where it was put in some inputs.
+  // The code's pages are mapped where it was put.
   if ((modes & 3) == 3) {
     static_cast<void>(memory->WriteObject(Gpa(kTables), uint64_t{kTables + 0x1000} | 0x67));
     static_cast<void>(memory->WriteObject(Gpa(kTables + 0x1000), uint64_t{kTables + 0x2000} | 0x67));

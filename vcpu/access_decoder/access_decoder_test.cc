@@ -1,4 +1,5 @@
-// Instructions as bytes, their accesses as AccessTrace writes them down. The text beside the bytes is what an assembler was given.
+// Instructions as bytes, their accesses as AccessTrace writes them down. The text beside the bytes is what an assembler was
+// given.
 #include "vcpu/access_decoder/access_decoder.h"
 
 #include <array>

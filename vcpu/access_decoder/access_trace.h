@@ -1,9 +1,9 @@
 // Every access of an instruction, in order, found by refusing all pages, and then allowing what was refused until nothing is. For
 // tests with a guest whose pages are identity-mapped.
 //
-// Shapes   "r2010 w4008": kind (r, w, x) and linear address in hexadecimal; "R800123" and "W800123" are page-table entries, by GPA.
-//          At the end "fault" or "unknown", if the instruction ended so. A page that was written once is readable from then on, so
-//          operands that are to be told apart lie in pages of their own.
+// Shapes   "r2010 w4008": kind (r, w, x) and linear address in hexadecimal; "R800123" and "W800123" are page-table entries, by
+//          GPA. At the end "fault" or "unknown", if the instruction ended so. A page that was written once is readable from then
+//          on, so operands that are to be told apart lie in pages of their own.
 #ifndef VMM_VCPU_ACCESS_DECODER_ACCESS_TRACE_H_
 #define VMM_VCPU_ACCESS_DECODER_ACCESS_TRACE_H_
 
@@ -23,8 +23,8 @@
 
 namespace vmm {
 
-// A machine of 16 MiB in 64-bit mode at CPL 0: linear addresses up to 1 MiB are mapped to themselves, tables lie at 8 MiB. All but
-// the page of code may be refused. Registers are as the members below say, and may be changed.
+// A machine of 16 MiB in 64-bit mode at CPL 0: linear addresses up to 1 MiB are mapped to themselves, tables lie at 8 MiB. All
+// but the page of code may be refused. Registers are as the members below say, and may be changed.
 class AccessTrace {
  public:
   static constexpr uint64_t kRamBytes = 16 * kMiB;
@@ -66,7 +66,9 @@ class AccessTrace {
 
   static std::vector<uint8_t> FromHex(const std::string& hex) {
     std::vector<uint8_t> bytes;
-    for (size_t i = 0; i + 1 < hex.size(); i += 2) bytes.push_back(static_cast<uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+    for (size_t i = 0; i + 1 < hex.size(); i += 2) {
+      bytes.push_back(static_cast<uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+    }
     return bytes;
   }
 
@@ -119,8 +121,9 @@ class AccessTrace {
       }
       const AccessViolation& violation = decoding.violation;
       char text[32];
-      std::snprintf(text, sizeof(text), "%c%llx", (violation.page_table ? "RWX" : "rwx")[static_cast<int>(violation.kind)],
-                    static_cast<unsigned long long>(violation.page_table ? violation.gpa.raw() : violation.gva.value_or(~uint64_t{0})));
+      std::snprintf(
+          text, sizeof(text), "%c%llx", (violation.page_table ? "RWX" : "rwx")[static_cast<int>(violation.kind)],
+          static_cast<unsigned long long>(violation.page_table ? violation.gpa.raw() : violation.gva.value_or(~uint64_t{0})));
       seen += text;
       uint8_t rights = view.Rights(violation.gpa.page()).bits() | PageRights::kRead;
       if (violation.kind == AccessKind::kWrite) rights |= PageRights::kWrite;

@@ -157,7 +157,9 @@ bool AccessStack::Pop(uint64_t bytes, uint64_t* value) noexcept {
     if (!access_.Try(linear, bytes, AccessIntent::kRead, privilege_)) return false;
   } else {
     *value = 0;
-    if (!access_.Load(linear, std::as_writable_bytes(std::span(value, 1)).first(bytes), AccessIntent::kRead, privilege_)) return false;
+    if (!access_.Load(linear, std::as_writable_bytes(std::span(value, 1)).first(bytes), AccessIntent::kRead, privilege_)) {
+      return false;
+    }
   }
   pointer_ = (pointer_ + bytes) & mask_;
   return true;

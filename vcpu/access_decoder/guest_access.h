@@ -67,7 +67,8 @@ class AccessStack final {
   // The current one.
   explicit AccessStack(GuestAccess& access) noexcept
       : AccessStack(access, access.registers().ss, access.registers().gpr[4], access.stack_mask(), access.privilege()) {}
-  AccessStack(GuestAccess& access, const AccessSegment& segment, uint64_t pointer, uint64_t mask, WalkPrivilege privilege) noexcept
+  AccessStack(GuestAccess& access, const AccessSegment& segment, uint64_t pointer, uint64_t mask,
+              WalkPrivilege privilege) noexcept
       : access_(access), segment_(segment), pointer_(pointer & mask), mask_(mask), privilege_(privilege) {}
 
   bool Push(uint64_t bytes) noexcept;

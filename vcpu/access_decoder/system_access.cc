@@ -84,7 +84,9 @@ bool LoadInnerStack(GuestAccess& access, unsigned dpl, uint64_t& pointer, Access
   if (registers.tr.unusable || offset + 5 > registers.tr.limit) return access.Fault();
   uint32_t esp = 0;
   uint16_t selector = 0;
-  if (!access.LoadSystem(registers.tr.base + offset, esp) || !access.LoadSystem(registers.tr.base + offset + 4, selector)) return false;
+  if (!access.LoadSystem(registers.tr.base + offset, esp) || !access.LoadSystem(registers.tr.base + offset + 4, selector)) {
+    return false;
+  }
   if (IsNull(selector)) return access.Fault();
   Descriptor descriptor;
   if (!LoadDescriptor(access, selector, 8, descriptor)) return false;

@@ -5,7 +5,8 @@
 // Trust    descriptors and selectors are the guest's, loaded once each.
 // Errors   false ends the instruction, as in guest_access.h.
 // Source   Intel SDM volume 2, "Operation" of each instruction; volume 3, "Protection", "Interrupt and Exception Handling", "Task
-//          Management". AMD's processors differ in details that no protection can show, but for the order of pops and descriptors.
+//          Management". AMD's processors differ in details that no protection can show, but for the order of pops and
+//          descriptors.
 #ifndef VMM_VCPU_ACCESS_DECODER_SYSTEM_ACCESS_H_
 #define VMM_VCPU_ACCESS_DECODER_SYSTEM_ACCESS_H_
 

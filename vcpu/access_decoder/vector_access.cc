@@ -191,7 +191,8 @@ bool TryByteMaskMove(GuestAccess& access, const Instruction& instruction, const 
 // XSAVE and XRSTOR in their forms, from the lowest address on, but for the header of XRSTOR, which comes first.
 class XsaveArea final {
  public:
-  XsaveArea(GuestAccess& access, const Instruction& instruction, const ZydisDecodedOperand& operand, VectorState& vectors) noexcept
+  XsaveArea(GuestAccess& access, const Instruction& instruction, const ZydisDecodedOperand& operand,
+            VectorState& vectors) noexcept
       : access_(access), instruction_(instruction), operand_(operand), vectors_(vectors) {}
 
   bool Save(bool compacted, bool supervisor, AccessIntent header_intent, uint64_t header_bytes) noexcept {
