@@ -1,8 +1,8 @@
 // The timer of a local APIC: it counts down once or again and again, or waits for a TSC value.
 //
 // Rules, where the manuals leave room
-//   - The count follows from the clock; nothing ticks. A period's ends lie on the grid of its start: no drift, and what was missed
-//     is one.
+//   - The count follows from the clock; nothing ticks. A period's ends lie on the grid of its start: no drift, and what was
+//     missed is one.
 //   - Periodic, it fires at most once in minimum_period, on the grid; the count that the guest reads runs at the full rate.
 //   - A new divide value keeps the count and changes its rate.
 //   - One-shot and periodic change into each other while they run; to or from TSC-deadline mode stops the timer and clears its

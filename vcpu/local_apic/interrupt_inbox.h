@@ -7,16 +7,16 @@
 // Invariants
 //   1. A bit of the IRR and an event are set by posters, and cleared by the consumer alone, in one step that also tells whether
 //      they were set. So each post leads to an interrupt taken after it; several before that are one.
-//   2. armed_ is 0 (awake), or kArmed and a threshold. Only Arm makes it so. It goes away by the one post that answers true, or by
-//      the consumer. So an Arm yields at most one kick, and a kick that comes late costs one look.
+//   2. armed_ is 0 (awake), or kArmed and a threshold. Only Arm makes it so. It goes away by the one post that answers true, or
+//      by the consumer. So an Arm yields at most one kick, and a kick that comes late costs one look.
 //   3. No wake-up is lost. A poster sets its bit, then loads armed_; Arm stores armed_, then loads the bits; all four are
-//      sequentially consistent. So the poster sees that store or a later one, or Arm sees the bit and answers false. Of later ones:
-//      another poster's disarming is followed by that one's kick, and the next Arm comes after this poster's load, so it sees
-//      the bit; the consumer's own disarming is followed by its next Arm, likewise; and a new threshold was followed by a look
-//      of its own.
+//      sequentially consistent. So the poster sees that store or a later one, or Arm sees the bit and answers false. Of later
+//      ones: another poster's disarming is followed by that one's kick, and the next Arm comes after this poster's load, so it
+//      sees the bit; the consumer's own disarming is followed by its next Arm, likewise; and a new threshold was followed by
+//      a look of its own.
 //   4. No kick is needless while armed: one follows from an event, or from a class above the threshold, which is deliverable as
-//      long as the consumer's priority is what it armed with. (It rises without an exit where the guest raises CR8; a kick then is
-//      one look too many.) A vector that is not deliverable waits for what the consumer does itself: EOI, TPR, Arm again.
+//      long as the consumer's priority is what it armed with. (It rises without an exit where the guest raises CR8; a kick then
+//      is one look too many.) A vector that is not deliverable waits for what the consumer does itself: EOI, TPR, Arm again.
 //   5. What a poster wrote before its post is visible to the consumer once it has taken the bit, also where the bit was set
 //      already: each post is a release and the taking an acquire, on one word.
 //

@@ -127,8 +127,8 @@ TEST(InterruptInboxTest, NoInterruptOrWakeUpIsLostAndNoKickIsTooMany) {
       for (uint32_t round = 1; round <= kRounds; ++round) {
         if (round == kRounds) unordered[poster] = round;
         published[poster].store(round, std::memory_order_relaxed);
-        const bool kick = round % 3 == 0 ? inbox.PostEvent(InterruptInbox::kNmi) | inbox.Post(vector_of(poster), false)
-                                         : inbox.Post(vector_of(poster), round % 2 == 0);
+        bool kick = round % 3 == 0 && inbox.PostEvent(InterruptInbox::kNmi);
+        if (inbox.Post(vector_of(poster), round % 2 == 0)) kick = true;
         if (kick) {
           kicks.fetch_add(1);
           kicks.notify_one();

@@ -4,17 +4,18 @@
 // The run loop, on the VP's thread:
 //   after an exit        Disarm(). SyncCr8() with the guest's CR8. If the deadline has passed: OnDeadline().
 //   accesses             ReadMsr/WriteMsr, ReadMmio/WriteMmio where ClaimsMmio says so.
-//   before an entry      RunPending(). TakeInit(), then TakeStartup(), TakeNmi(), ...; cr8() into the guest. If the guest can take an
-//                        interrupt: NextInterrupt(), inject it, Accept() it. If it cannot but there is one: ask for the window.
+//   before an entry      RunPending(). TakeInit(), then all the others of Take*: what is not taken would refuse each Arm. cr8()
+//                        into the guest. If that can take an interrupt: NextInterrupt(), inject it, Accept() it. If it cannot but
+//                        there is one: ask for the window.
 //                        Then Arm(), or ArmForWindow() where the window was asked for, or there is none to ask for; if it
 //                        answers false, from the top; else enter. The same before sleeping in HLT and before entering a
 //                        lower level: WantsToRun() then says whether this level comes first, whatever RFLAGS.IF.
 //
 // Decisions where the manuals leave room
-//   - The APIC id is fixed: writes of ID in xAPIC mode are dropped (newer processors do so). Above 254 only x2APIC mode reaches it.
+//   - The APIC id is fixed: writes of ID in xAPIC mode are dropped, as by newer processors. Above 254 x2APIC mode reaches it.
 //   - Lowest-priority delivery is supported, by processor priority; so "redirectable IPI" is never an error. Remote read is not:
 //     such a message, and other reserved delivery modes, are dropped, as are combinations of shorthand and mode that the manual
-//     calls invalid. Interprocessor interrupts are edges, whatever the trigger bit; INIT with level and without assert is nothing.
+//     calls invalid. Interprocessor interrupts are edges, whatever the trigger bit; INIT as a level without assert is nothing.
 //   - Delivery status is never "busy": a message has arrived when the write of ICR ends.
 //   - There is no spurious interrupt: one that is asked for (NextInterrupt) and accepted is there, both on one thread.
 //   - An illegal vector is an error of the sender and, since it is sent, of each receiver. The error interrupt comes at the first
@@ -22,8 +23,8 @@
 //   - Disabled by software: fixed and lowest-priority interrupts are not received; pending ones stay and are delivered.
 //   - Disabled by IA32_APIC_BASE: nothing is received, nothing deliverable, and all state is as after a reset.
 //   - A level-triggered LINT0 is a pulse that is taken as a level held until the EOI: more pulses till then are none.
-//   - xAPIC page: a write has 4 bytes at a multiple of 16, others are dropped; reads may have any size, what is beside the 4 bytes
-//     at a multiple of 16 reads as 0. Read-only registers drop writes, reserved ones read as 0 and are an error (ESR).
+//   - xAPIC page: a write has 4 bytes at a multiple of 16, others are dropped; reads may have any size, what is beside the 4
+//     bytes at a multiple of 16 reads as 0. Read-only registers drop writes, reserved ones read as 0 and are an error (ESR).
 //
 // Shapes   64 registers; vectors 16 to 255.
 // Units    ApicClock's; minimum_period_ticks too.
@@ -31,7 +32,7 @@
 //          outside the guest. Why no interrupt or wake-up is lost: interrupt_inbox.h.
 // Trust    registers, vectors, destinations: the guest's, all checked here.
 // Errors   false: #GP(0). No allocation.
-// Source   Intel SDM volume 3, "Advanced Programmable Interrupt Controller (APIC)"; AMD APM volume 2, the chapter of the same name;
+// Source   Intel SDM volume 3, "Advanced Programmable Interrupt Controller (APIC)"; AMD APM volume 2, chapter of the same name;
 //          Hyper-V TLFS, "Virtual Interrupt Control".
 #ifndef VMM_VCPU_LOCAL_APIC_LOCAL_APIC_H_
 #define VMM_VCPU_LOCAL_APIC_LOCAL_APIC_H_
@@ -228,8 +229,8 @@ class LocalApic final {
   ApicTimer timer_;
 
   InterruptInbox inbox_;
-  // What posters look at: 1:0 Mode, 2 software-enabled, 4:3 Model, 15:8 xAPIC's logical id. release by the VP's thread, acquire by
-  // posters: who was told by that processor of a change sees it. One word, so never half a change.
+  // What posters look at: 1:0 Mode, 2 software-enabled, 4:3 Model, 15:8 xAPIC's logical id. release by the VP's thread, acquire
+  // by posters: who was told by that processor of a change sees it. One word, so never half a change.
   alignas(64) std::atomic<uint32_t> published_{0};
   // relaxed: a look of other threads decides nothing; what wakes the VP is the threshold that it armed with.
   std::atomic<uint8_t> priority_class_{0};

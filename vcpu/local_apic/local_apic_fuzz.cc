@@ -15,6 +15,7 @@
 #include "vcpu/local_apic/apic_bus.h"
 #include "vcpu/local_apic/apic_layout.h"
 #include "vcpu/local_apic/fake_apic_host.h"
+#include "vcpu/local_apic/interrupt_inbox.h"
 #include "vcpu/local_apic/local_apic.h"
 #include "vcpu/local_apic/vector_set.h"
 
@@ -403,7 +404,8 @@ class Run final {
     const uint32_t mode = (lvt & kLvtModeMask) >> kLvtModeShift;
     const bool of_pins = mode == static_cast<uint32_t>(ApicDeliveryMode::kInit) ||
                          mode == static_cast<uint32_t>(ApicDeliveryMode::kExtInt);
-    const bool of_all = mode == static_cast<uint32_t>(ApicDeliveryMode::kNmi) || mode == static_cast<uint32_t>(ApicDeliveryMode::kSmi);
+    const bool of_all =
+        mode == static_cast<uint32_t>(ApicDeliveryMode::kNmi) || mode == static_cast<uint32_t>(ApicDeliveryMode::kSmi);
     if (of_all || (of_pins && which >= 2)) events_ |= 1u << mode;
     if (mode == static_cast<uint32_t>(ApicDeliveryMode::kInit) && which >= 2) {
       startup_.reset();

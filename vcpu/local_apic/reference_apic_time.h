@@ -4,8 +4,8 @@
 //          the reference clock, so it steps by 100 ns and is never ahead of the guest's own.
 // Threads  the VP's thread.
 // Trust    deadlines are the guest's: one beyond the end of reference time never comes.
-// Errors   without TSC parameters (the host's TSC has no one rate) deadlines in TSC are not kept: has_tsc() is false, and the APIC
-//          is not to offer that mode.
+// Errors   without TSC parameters (the host's TSC has no one rate) deadlines in TSC are not kept: has_tsc() is false, and the
+//          APIC is not to offer that mode.
 //
 // A guest that writes its own TSC has deadlines by what it had before. No deadline is early: reference time is rounded up.
 #ifndef VMM_VCPU_LOCAL_APIC_REFERENCE_APIC_TIME_H_
