@@ -34,6 +34,8 @@ class XmmAccess {
 enum class HypercallOutcome : uint8_t {
   kDone,              // registers hold the result; go on behind the call
   kAgain,             // registers hold where to continue; make the same call again, interrupts first
+  kBlocked,           // make the same call again when a TLB lock was released, interrupts meanwhile; registers are as they were
+  kSwitchVtl,         // registers are as they were; go on behind the call when this trust level runs next, which is not now
   kUndefinedOpcode,   // #UD at the call
   kNotOffered,        // no hypercall page is enabled: nothing is behind the port
 };

@@ -1,8 +1,10 @@
 // Each flush is one of everything that the caller's level has cached, on all processors: more than asked is always legal, and KVM
-// gives user space no narrower one. So address spaces and processors only have to be well-formed.
+// gives user space no narrower one. So address spaces and processors only have to be well-formed. A higher level that holds a
+// lock on these translations, on any other processor, makes every flush wait: it is not known whom a flush spares.
 #include "devices/hyperv/hypercall/handlers.h"
 #include "devices/hyperv/hypercall/hypercall_parameters_layout.h"
 #include "devices/hyperv/hypercall/hypercall_targets.h"
+#include "devices/hyperv/hypercall/vsm_services.h"
 
 namespace vmm::hypercalls {
 namespace {
@@ -31,6 +33,16 @@ bool IsWellFormed(HvGvaRange range, uint64_t flags) noexcept {
   return !large || (range & kHvGvaRangeLargeReserved) == 0;
 }
 
+HvStatus Flush(HypercallCall& call) noexcept {
+  VsmServices* const vsm = call.caller().vsm();
+  if (vsm != nullptr && vsm->MustWaitForTlbLock()) {
+    call.Block();
+  } else {
+    call.host().FlushTlb();
+  }
+  return HvStatus::kSuccess;
+}
+
 // The elements before a bad one are flushed: the caller is told that they were.
 HvStatus FlushList(HypercallCall& call, uint64_t flags) noexcept {
   HvStatus status = HvStatus::kSuccess;
@@ -42,7 +54,7 @@ HvStatus FlushList(HypercallCall& call, uint64_t flags) noexcept {
     }
     any = true;
   }
-  if (any) call.host().FlushTlb();
+  if (any) (void)Flush(call);
   return status;
 }
 
@@ -51,8 +63,7 @@ HvStatus FlushList(HypercallCall& call, uint64_t flags) noexcept {
 HvStatus FlushVirtualAddressSpace(HypercallCall& call) noexcept {
   const auto input = call.Header<HvFlushInput>();
   const HvStatus status = CheckTargets(input.flags, kSpaceFlags, VpSet::FromMask(input.processor_mask));
-  if (status == HvStatus::kSuccess) call.host().FlushTlb();
-  return status;
+  return status == HvStatus::kSuccess ? Flush(call) : status;
 }
 
 HvStatus FlushVirtualAddressList(HypercallCall& call) noexcept {
@@ -66,8 +77,7 @@ HvStatus FlushVirtualAddressSpaceEx(HypercallCall& call) noexcept {
   const SparseVpSet sparse = ReadTargets(call, input);
   if (sparse.status != HvStatus::kSuccess) return sparse.status;
   const HvStatus status = CheckTargets(input.flags, kSpaceFlags, sparse.set);
-  if (status == HvStatus::kSuccess) call.host().FlushTlb();
-  return status;
+  return status == HvStatus::kSuccess ? Flush(call) : status;
 }
 
 HvStatus FlushVirtualAddressListEx(HypercallCall& call) noexcept {

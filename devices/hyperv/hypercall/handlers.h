@@ -35,6 +35,15 @@ namespace vmm::hypercalls {
 [[nodiscard]] HvStatus GetVpIndexFromApicId(HypercallCall& call) noexcept;
 [[nodiscard]] HvStatus NotifyLongSpinWait(HypercallCall& call) noexcept;
 
+// vsm_calls.cc
+[[nodiscard]] HvStatus ModifyVtlProtectionMask(HypercallCall& call) noexcept;
+[[nodiscard]] HvStatus EnablePartitionVtl(HypercallCall& call) noexcept;
+[[nodiscard]] HvStatus EnableVpVtl(HypercallCall& call) noexcept;
+[[nodiscard]] HvStatus TranslateVirtualAddress(HypercallCall& call) noexcept;
+[[nodiscard]] HvStatus TranslateVirtualAddressEx(HypercallCall& call) noexcept;
+[[nodiscard]] HvStatus AssertVirtualInterrupt(HypercallCall& call) noexcept;
+[[nodiscard]] HvStatus InstallIntercept(HypercallCall& call) noexcept;
+
 // partition_calls.cc
 [[nodiscard]] HvStatus GetPartitionId(HypercallCall& call) noexcept;
 [[nodiscard]] HvStatus ExtQueryCapabilities(HypercallCall& call) noexcept;

@@ -20,6 +20,7 @@
 #include "devices/hyperv/hv_status.h"
 #include "devices/hyperv/hv_types.h"
 #include "devices/hyperv/hypercall/hypercall_services.h"
+#include "devices/hyperv/hypercall/vsm_services.h"
 
 namespace vmm {
 
@@ -29,6 +30,9 @@ struct HypercallCaller {
   Vtl vtl;
   const HvOffer offer;
   HypercallServices& services;
+
+  // Null: there is one level, and the calls about others are unknown codes.
+  [[nodiscard]] VsmServices* vsm() const noexcept { return offer.Has(HvPrivilege::kVsm) ? services.vsm() : nullptr; }
 };
 
 class HypercallCall final {
@@ -45,6 +49,8 @@ class HypercallCall final {
 
   [[nodiscard]] const HypercallCaller& caller() const noexcept { return caller_; }
   [[nodiscard]] HypercallServices& services() const noexcept { return caller_.services; }
+  // For calls that need HvPrivilege::kVsm: the dispatcher has seen that it is there.
+  [[nodiscard]] VsmServices& vsm() const noexcept { return *caller_.vsm(); }
   // Of the caller's own level.
   [[nodiscard]] PartitionHost& host() const noexcept { return caller_.services.host(caller_.vtl); }
 
@@ -66,14 +72,19 @@ class HypercallCall final {
   [[nodiscard]] bool HasRep() const noexcept { return rep_ < rep_end_; }
   [[nodiscard]] uint16_t rep() const noexcept { return rep_; }
   void CompleteRep() noexcept { ++rep_; }
+  [[nodiscard]] size_t reps_left() const noexcept { return static_cast<size_t>(rep_end_ - rep_); }
   template <typename T>
-  [[nodiscard]] T Element() const noexcept {
-    return Load<T>(parts_.list, rep_ * sizeof(T));
+  [[nodiscard]] T Element(size_t further = 0) const noexcept {
+    return Load<T>(parts_.list, (rep_ + further) * sizeof(T));
   }
   template <typename T>
   void PutElement(const T& value) noexcept {
     Store(value, rep_ * sizeof(T));
   }
+
+  // The call cannot be done now: the guest makes it again, from where it began. Whatever else the handler says or did is dropped.
+  void Block() noexcept { blocked_ = true; }
+  [[nodiscard]] bool is_blocked() const noexcept { return blocked_; }
 
  private:
   // A row whose sizes do not fit its handler's types is our bug, not the guest's: it reads zeroes, and the table's test fails.
@@ -95,6 +106,7 @@ class HypercallCall final {
   const Parts parts_;
   uint16_t rep_;
   const uint16_t rep_end_;
+  bool blocked_ = false;
 };
 
 }  // namespace vmm

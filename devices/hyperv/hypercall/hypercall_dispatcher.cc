@@ -6,6 +6,7 @@
 
 #include "devices/hyperv/hypercall/fast_registers.h"
 #include "devices/hyperv/hypercall/hypercall_table.h"
+#include "devices/hyperv/hypercall/vsm_services.h"
 
 namespace vmm {
 namespace {
@@ -80,6 +81,12 @@ HypercallOutcome HypercallDispatcher::Dispatch(HypercallRegisters& registers, Xm
       SetContinuation(registers, InputValue(registers).WithRepStart(answer.reps));
       Count(continued_);
       break;
+    case HypercallOutcome::kBlocked:
+      Count(continued_);
+      break;
+    case HypercallOutcome::kSwitchVtl:
+      Count(switched_);
+      break;
     case HypercallOutcome::kUndefinedOpcode:
     case HypercallOutcome::kNotOffered:
       Count(undefined_);
@@ -93,13 +100,19 @@ HypercallDispatcher::Answer HypercallDispatcher::Run(HypercallRegisters& registe
   if (registers.cpl != 0 || !registers.protected_mode) return kUndefined;
   const HypercallInput input = InputValue(registers);
   // A switch of trust levels has registers and errors of its own, and takes no parameters. With one level there is nowhere to go.
-  if (input.code() == static_cast<uint16_t>(HypercallCode::kVtlCall) ||
-      input.code() == static_cast<uint16_t>(HypercallCode::kVtlReturn)) {
-    return kUndefined;
+  VsmServices* const vsm = caller_.vsm();
+  const bool is_call = input.code() == static_cast<uint16_t>(HypercallCode::kVtlCall);
+  if (is_call || input.code() == static_cast<uint16_t>(HypercallCode::kVtlReturn)) {
+    const VtlSwitchRequest request{.control_word = input.raw(),
+                                   .control_input = registers.long_mode ? registers.rax : registers.rcx & kLow32};
+    const bool switched = vsm != nullptr && (is_call ? vsm->VtlCall(request) : vsm->VtlReturn(request));
+    return switched ? Answer{HypercallOutcome::kSwitchVtl} : kUndefined;
   }
 
   const HypercallRow* const row = FindHypercall(input.code());
   if (row == nullptr) return Done(HvStatus::kInvalidHypercallCode);
+  // A partition without levels does not know these calls.
+  if (row->privilege == HvPrivilege::kVsm && vsm == nullptr) return Done(HvStatus::kInvalidHypercallCode);
   if (row->privilege.has_value() && !caller_.offer.Has(*row->privilege)) return Done(HvStatus::kAccessDenied);
   if (!IsWellFormed(input, *row)) return Done(HvStatus::kInvalidHypercallInput);
 
@@ -135,6 +148,7 @@ HypercallDispatcher::Answer HypercallDispatcher::Run(HypercallRegisters& registe
                       .output = std::span(output_).first(frame.output_bytes)},
                      start, static_cast<uint16_t>(end));
   const HvStatus status = row->handler(call);
+  if (call.is_blocked()) return {HypercallOutcome::kBlocked};
 
   // What takes effect is given back: a simple call's output on success, a rep call's elements that were completed now.
   uint32_t from = 0;
@@ -184,7 +198,8 @@ HypercallDispatcher::Stats HypercallDispatcher::stats() const noexcept {
   return {.succeeded = succeeded_.load(std::memory_order_relaxed),
           .failed = failed_.load(std::memory_order_relaxed),
           .continued = continued_.load(std::memory_order_relaxed),
-          .undefined = undefined_.load(std::memory_order_relaxed)};
+          .undefined = undefined_.load(std::memory_order_relaxed),
+          .switched = switched_.load(std::memory_order_relaxed)};
 }
 
 }  // namespace vmm

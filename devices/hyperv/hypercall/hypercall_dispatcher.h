@@ -2,8 +2,8 @@
 // which calls there are is in hypercall_table.cc.
 //
 // The order of checks, where the first that fails is the answer:
-//   1. CPL 0, protected mode; VtlCall and VtlReturn, as no level has another             #UD
-//   2. the code is in the table                                                          INVALID_HYPERCALL_CODE
+//   1. CPL 0, protected mode; VtlCall and VtlReturn where VsmServices does not let them    #UD
+//   2. the code is in the table; those of VSM: and VSM is offered                        INVALID_HYPERCALL_CODE
 //   3. the partition has the privilege                                                   ACCESS_DENIED
 //   4. the input value: reserved bits, a variable header or reps where the call has none,
 //      none where it needs them, rep start not below rep count                           INVALID_HYPERCALL_INPUT
@@ -53,8 +53,9 @@ class HypercallDispatcher final {
   struct Stats {
     uint64_t succeeded;
     uint64_t failed;     // with a status
-    uint64_t continued;  // handed back to the guest to go on with
+    uint64_t continued;  // handed back to the guest to go on with, or to make again
     uint64_t undefined;  // #UD
+    uint64_t switched;   // VTL calls and returns
   };
 
   // `memory` is the caller's level's view. It and `services` outlive this.
@@ -63,8 +64,8 @@ class HypercallDispatcher final {
   HypercallDispatcher(const HypercallDispatcher&) = delete;
   HypercallDispatcher& operator=(const HypercallDispatcher&) = delete;
 
-  // kDone, kAgain or kUndefinedOpcode. Of `registers` only those change that hold the result, where to continue, or fast output;
-  // on #UD none. Whether a hypercall page is enabled is the caller's to know.
+  // All but kNotOffered. Of `registers` only those change that hold the result, where to continue, or fast output; none but with
+  // kDone and kAgain. Whether a hypercall page is enabled is the caller's to know.
   [[nodiscard]] HypercallOutcome Dispatch(HypercallRegisters& registers, XmmAccess& xmm) noexcept;
 
   [[nodiscard]] Stats stats() const noexcept;
@@ -99,6 +100,7 @@ class HypercallDispatcher final {
   std::atomic<uint64_t> failed_{0};
   std::atomic<uint64_t> continued_{0};
   std::atomic<uint64_t> undefined_{0};
+  std::atomic<uint64_t> switched_{0};
 };
 
 }  // namespace vmm

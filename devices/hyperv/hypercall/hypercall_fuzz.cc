@@ -16,6 +16,7 @@
 #include "devices/hyperv/hypercall/hypercall_dispatcher.h"
 #include "devices/hyperv/hypercall/hypercall_fuzz_layout.h"
 #include "devices/hyperv/hypercall/hypercall_layout.h"
+#include "devices/hyperv/hypercall/hypercall_parameters_layout.h"
 #include "devices/hyperv/hypercall/hypercall_table.h"
 #include "devices/hyperv/synic/hv_message_layout.h"
 #include "memory/gpa.h"
@@ -114,7 +115,7 @@ HypercallInput InputValue(const HypercallRegisters& registers) {
   return HypercallInput(registers.long_mode ? registers.rcx : registers.rdx << 32 | (registers.rax & 0xffff'ffff));
 }
 
-void CheckServices(const FakeHypercallServices& services) {
+void CheckServices(const FakeHypercallServices& services, Vtl caller) {
   for (const auto& interrupt : services.partition.interrupts) {
     Require(interrupt.vp.raw() < services.partition.count && interrupt.vector >= 16);
   }
@@ -122,13 +123,23 @@ void CheckServices(const FakeHypercallServices& services) {
     Require(posted.message.header.payload_size <= kHvMessagePayloadBytes);
     Require(posted.message.header.type != HvMessageType::kNone && !IsHypervisorMessage(posted.message.header.type));
   }
-  for (const auto& access : services.got) Require(access.vp.raw() < services.partition.count && access.vtl == kVtl0);
-  for (const auto& access : services.set) Require(access.vp.raw() < services.partition.count && access.vtl == kVtl0);
-  for (const auto& started : services.started) Require(started.vp.raw() < services.partition.count && started.vtl == kVtl0);
+  for (const auto& access : services.got) Require(access.vp.raw() < services.partition.count && access.vtl <= caller);
+  for (const auto& access : services.set) Require(access.vp.raw() < services.partition.count && access.vtl <= caller);
+  for (const auto& started : services.started) Require(started.vp.raw() < services.partition.count && started.vtl <= caller);
+  for (const auto& enabled : services.levels.enabled) Require(enabled.vp.raw() < services.partition.count);
+  for (const auto& page : services.levels.pages) Require(page.owner != kVtl0 && page.owner <= caller);
+  for (const auto& translated : services.levels.translated) {
+    Require(translated.vp.raw() < services.partition.count && translated.vtl <= caller);
+    Require((translated.flags & ~kHvTranslateKnown) == 0 && (translated.flags & kHvTranslateValidate) != 0);
+  }
+  for (const auto& asserted : services.levels.asserted) {
+    Require(asserted.vtl < caller && (asserted.interrupt.nmi || asserted.interrupt.vector >= 16));
+  }
+  Require(services.levels.ports.empty() || caller != kVtl0);
 }
 
 // One execution; true: to be made again.
-bool Step(Machine& m, HypercallDispatcher& dispatcher, FuzzXmm& xmm, HypercallRegisters& registers) {
+bool Step(Machine& m, HypercallDispatcher& dispatcher, Vtl caller, FuzzXmm& xmm, HypercallRegisters& registers) {
   const HypercallRegisters before = registers;
   const HypercallInput input = InputValue(before);
   const Window window = OutputWindow(before, input);
@@ -137,7 +148,7 @@ bool Step(Machine& m, HypercallDispatcher& dispatcher, FuzzXmm& xmm, HypercallRe
 
   Require(IsUnchangedOutside(m, outcome == HypercallOutcome::kUndefinedOpcode ? Window{} : window));
   std::memcpy(m.before.get() + window.start, m.memory->UnsafeHost(Gpa(0), kRamBytes) + window.start, window.bytes);
-  CheckServices(m.services);
+  CheckServices(m.services, caller);
   Require(registers.rbx == before.rbx && registers.rsi == before.rsi && registers.rdi == before.rdi);
   Require(input.fast() || !xmm.touched());
   if (before.long_mode) {
@@ -165,6 +176,10 @@ bool Step(Machine& m, HypercallDispatcher& dispatcher, FuzzXmm& xmm, HypercallRe
       Require(!before.long_mode || registers.rax == before.rax);
       return true;
     }
+    case HypercallOutcome::kBlocked:
+      Require(m.services.levels.tlb_locked && m.services.partition.flushes == 0);
+      [[fallthrough]];
+    case HypercallOutcome::kSwitchVtl:
     case HypercallOutcome::kUndefinedOpcode:
       Require(registers.rax == before.rax && registers.rcx == before.rcx && registers.rdx == before.rdx);
       return false;
@@ -184,6 +199,11 @@ void Fuzz(std::span<const uint8_t> data) {
 
   m.services.partition.count = input.vp_count % 256 + 1;
   m.services.answer = HvStatus(input.answer);
+  m.services.has_vsm = true;  // as far as it is offered
+  m.services.levels.answer = HvStatus(input.answer);
+  m.services.levels.may_switch = input.answer == 0;
+  m.services.levels.tlb_locked = (input.modes & kHypercallFuzzLocked) != 0;
+  const Vtl caller = (input.modes & kHypercallFuzzVtl1) != 0 ? kVtl1 : kVtl0;
   HypercallRegisters registers{.rax = input.rax, .rbx = input.rbx, .rcx = input.rcx, .rdx = input.rdx, .rsi = input.rsi,
                                .rdi = input.rdi, .r8 = input.r8, .long_mode = (input.modes & kHypercallFuzzNot64) == 0,
                                .protected_mode = (input.modes & kHypercallFuzzRealMode) == 0,
@@ -192,9 +212,12 @@ void Fuzz(std::span<const uint8_t> data) {
   const Window window = OutputWindow(registers, InputValue(registers));
   FuzzXmm xmm(input);
   const HvOffer offer{.privileges = input.privileges, .features = input.features};
-  HypercallDispatcher dispatcher(VpIndex(input.vp_count / 256 % m.services.partition.count), kVtl0, offer, *m.memory, m.services);
+  const VpIndex vp(input.vp_count / 256 % m.services.partition.count);
+  HypercallDispatcher dispatcher(vp, caller, offer, *m.memory, m.services);
   // Each execution completes an element at least.
-  for (int executions = 0; Step(m, dispatcher, xmm, registers); ++executions) Require(executions < HypercallInput::kRepMask);
+  for (int executions = 0; Step(m, dispatcher, caller, xmm, registers); ++executions) {
+    Require(executions < HypercallInput::kRepMask);
+  }
   Clear(m, kHypercallFuzzMemory.raw(), 2 * kPageBytes);
   Clear(m, window.start, window.bytes);
 }

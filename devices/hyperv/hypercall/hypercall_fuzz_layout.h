@@ -17,6 +17,8 @@ inline constexpr uint8_t kHypercallFuzzCplMask = 3;
 inline constexpr uint8_t kHypercallFuzzNot64 = 4;
 inline constexpr uint8_t kHypercallFuzzRealMode = 8;
 inline constexpr uint8_t kHypercallFuzzNoXmm = 16;  // the host cannot reach XMM registers
+inline constexpr uint8_t kHypercallFuzzVtl1 = 32;   // the caller is in VTL1, not in VTL0
+inline constexpr uint8_t kHypercallFuzzLocked = 64;  // another processor holds a TLB lock
 
 // All zeroes: 64-bit kernel code on the one processor of a partition that offers nothing.
 struct HypercallFuzzInput {

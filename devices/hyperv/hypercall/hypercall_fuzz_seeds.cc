@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "devices/hyperv/hv_cpuid_layout.h"
 #include "devices/hyperv/hypercall/hypercall_fuzz_layout.h"
 #include "devices/hyperv/hypercall/hypercall_layout.h"
 #include "devices/hyperv/hypercall/hypercall_parameters_layout.h"
@@ -77,6 +78,27 @@ Parameters ParametersOf(HypercallCode code) {
     case HypercallCode::kGetVpIndexFromApicId:
       p.reps = 2;
       return p.Add(HvVpIndexFromApicIdInput{.partition_id = kHvPartitionIdSelf}).Add(uint32_t{1}).Add(uint32_t{0});
+    case HypercallCode::kModifyVtlProtectionMask:
+      p.reps = 2;
+      return p.Add(HvModifyVtlProtectionInput{.partition_id = kHvPartitionIdSelf, .flags = 1})
+          .Add(uint64_t{0x10})
+          .Add(uint64_t{0x11});
+    case HypercallCode::kEnablePartitionVtl:
+      return p.Add(HvEnablePartitionVtlInput{.partition_id = kHvPartitionIdSelf, .target_vtl = 1, .flags = 1});
+    case HypercallCode::kEnableVpVtl:
+      return p.Add(HvStartVirtualProcessorInput{
+          .partition_id = kHvPartitionIdSelf, .vp_index = 0xffff'fffe, .target_vtl = 1, .context = LongModeContext()});
+    case HypercallCode::kInstallIntercept:
+      return p.Add(HvInstallInterceptInput{.partition_id = kHvPartitionIdSelf, .access = 3, .parameter = 0x3f8});
+    case HypercallCode::kTranslateVirtualAddress:
+    case HypercallCode::kTranslateVirtualAddressEx:
+      return p.Add(HvTranslateInput{.partition_id = kHvPartitionIdSelf,
+                                    .vp_index = 0xffff'fffe,
+                                    .control_flags = kHvTranslateValidateRead | uint64_t{kHvInputVtlUseTarget}
+                                                                                    << kHvTranslateInputVtlShift,
+                                    .gva_page = 0x1000});
+    case HypercallCode::kAssertVirtualInterrupt:
+      return p.Add(HvAssertVirtualInterruptInput{.partition_id = kHvPartitionIdSelf, .vector = 0x40});
     case HypercallCode::kGetPartitionId:
     case HypercallCode::kExtQueryCapabilities:
     case HypercallCode::kVtlCall:
@@ -99,9 +121,12 @@ bool WriteSeeds(const std::string& folder, const HypercallRow& row) {
                            uint64_t{p.reps} << HypercallInput::kRepCountShift;
   HypercallFuzzInput input{.rcx = control, .rdx = kHypercallFuzzMemory.raw(), .r8 = kHypercallFuzzMemory.raw() + kPageBytes,
                            .privileges = ~uint64_t{0}, .features = ~uint32_t{0}, .vp_count = 3};
+  // As who may do the most.
+  const uint8_t level = row.privilege == HvPrivilege::kVsm ? kHypercallFuzzVtl1 : uint8_t{0};
+  input.modes = level;
   if (!WriteSeed(folder + "/" + row.name + "_memory", input, p.bytes)) return false;
 
-  input.modes = kHypercallFuzzNot64;
+  input.modes = kHypercallFuzzNot64 | level;
   input.rax = control & 0xffff'ffff;
   input.rdx = control >> 32;
   input.rcx = kHypercallFuzzMemory.raw();
@@ -111,7 +136,7 @@ bool WriteSeeds(const std::string& folder, const HypercallRow& row) {
   if (p.bytes.size() > kHypercallFastBytes) return true;
   std::vector<uint8_t> slots = p.bytes;
   slots.resize(kHypercallFastBytes);
-  input.modes = 0;
+  input.modes = level;
   input.rcx = control | HypercallInput::kFast;
   std::memcpy(&input.rdx, slots.data(), sizeof(input.rdx));
   std::memcpy(&input.r8, slots.data() + 8, sizeof(input.r8));

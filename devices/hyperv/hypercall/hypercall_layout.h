@@ -22,18 +22,25 @@ enum class HypercallCode : uint16_t {
   kFlushVirtualAddressList = 0x0003,
   kNotifyLongSpinWait = 0x0008,
   kSendSyntheticClusterIpi = 0x000b,
+  kModifyVtlProtectionMask = 0x000c,
+  kEnablePartitionVtl = 0x000d,
+  kEnableVpVtl = 0x000f,
   kVtlCall = 0x0011,
   kVtlReturn = 0x0012,
   kFlushVirtualAddressSpaceEx = 0x0013,
   kFlushVirtualAddressListEx = 0x0014,
   kSendSyntheticClusterIpiEx = 0x0015,
   kGetPartitionId = 0x0046,
+  kInstallIntercept = 0x004d,
   kGetVpRegisters = 0x0050,
   kSetVpRegisters = 0x0051,
+  kTranslateVirtualAddress = 0x0052,
   kPostMessage = 0x005c,
   kSignalEvent = 0x005d,
+  kAssertVirtualInterrupt = 0x0094,
   kStartVirtualProcessor = 0x0099,
   kGetVpIndexFromApicId = 0x009a,
+  kTranslateVirtualAddressEx = 0x00ac,
   kExtQueryCapabilities = 0x8001,
 };
 
@@ -76,6 +83,13 @@ class HypercallInput final {
 constexpr uint64_t MakeHypercallResult(HvStatus status, uint16_t reps_completed) noexcept {
   return static_cast<uint64_t>(status) | (uint64_t{reps_completed} & HypercallInput::kRepMask) << HypercallInput::kRepCountShift;
 }
+
+// The registers of VtlCall or VtlReturn, as the hypercall page's code has left them. A level decides what is wrong with them.
+struct VtlSwitchRequest {
+  uint64_t control_word;   // RCX, or EDX:EAX: the hypercall input value
+  uint64_t control_input;  // RAX, or ECX
+  constexpr bool operator==(const VtlSwitchRequest&) const = default;
+};
 
 inline constexpr uint64_t kHypercallParameterAlignment = 8;
 

@@ -56,12 +56,15 @@ struct HypercallAnswer {
 inline HypercallAnswer Success(uint16_t reps = 0) { return {HypercallOutcome::kDone, HvStatus::kSuccess, reps}; }
 inline HypercallAnswer Failure(HvStatus status, uint16_t reps = 0) { return {HypercallOutcome::kDone, status, reps}; }
 inline HypercallAnswer Again(uint16_t reps) { return {HypercallOutcome::kAgain, HvStatus::kSuccess, reps}; }
+inline constexpr HypercallAnswer kBlocked{HypercallOutcome::kBlocked};
+inline constexpr HypercallAnswer kSwitchVtl{HypercallOutcome::kSwitchVtl};
 inline constexpr HypercallAnswer kUndefinedOpcode{HypercallOutcome::kUndefinedOpcode};
 inline void PrintTo(const HypercallAnswer& answer, std::ostream* out) {
   *out << "outcome " << static_cast<int>(answer.outcome) << " status 0x" << std::hex << static_cast<int>(answer.status)
        << std::dec << " reps " << answer.reps;
 }
 
+// Everything but Virtual Secure Mode.
 inline HvOffer OfferOfEverything() {
   HvOffer offer;
   for (const HvPrivilege privilege :
@@ -96,8 +99,8 @@ class HypercallMachine final {
   static constexpr VpIndex kVp{1};  // who calls
   static constexpr std::byte kUntouched{0xee};
 
-  explicit HypercallMachine(const HvOffer& offer = OfferOfEverything())
-      : dispatcher(kVp, kVtl0, offer, *memory, services) {
+  explicit HypercallMachine(const HvOffer& offer = OfferOfEverything(), Vtl vtl = kVtl0)
+      : dispatcher(kVp, vtl, offer, *memory, services) {
     static_cast<void>(memory->Fill(kOutput, kUntouched, kPageBytes));
   }
 

@@ -19,6 +19,8 @@
 
 namespace vmm {
 
+class VsmServices;
+
 class HypercallServices {
  public:
   virtual ~HypercallServices() = default;
@@ -41,6 +43,9 @@ class HypercallServices {
   // `vp` is not the caller; `context` has passed CheckInitialVpContext. kInvalidVpState where it has been started;
   // kInvalidRegisterValue where the host's processor refuses what the check cannot know (CR3 or CR4 bits).
   [[nodiscard]] virtual HvStatus StartVirtualProcessor(VpIndex vp, Vtl vtl, const HvInitialVpContext& context) noexcept = 0;
+
+  // Null: there is no level but VTL0. Asked only where HvPrivilege::kVsm is offered; always the same answer.
+  [[nodiscard]] virtual VsmServices* vsm() noexcept { return nullptr; }
 };
 
 }  // namespace vmm

@@ -1,5 +1,7 @@
 #include "devices/hyperv/hypercall/hypercall_targets.h"
 
+#include "devices/hyperv/hypercall/vsm_services.h"
+
 namespace vmm {
 
 bool IsOwnPartition(const HypercallCall& call, uint64_t guest_partition) noexcept {
@@ -10,7 +12,9 @@ VtlTarget ResolveVtl(const HypercallCall& call, uint8_t guest_vtl) noexcept {
   if (guest_vtl >= kHvVtlCount) return {HvStatus::kInvalidParameter};
   const Vtl vtl(guest_vtl);
   if (vtl > call.caller().vtl) return {HvStatus::kAccessDenied};
-  // At or below the caller's: enabled.
+  // Levels need not be consecutive: one below the caller's may not be there.
+  VsmServices* const vsm = call.caller().vsm();
+  if (vsm != nullptr && !vsm->IsVtlEnabled(vtl)) return {HvStatus::kInvalidVtlState};
   return {HvStatus::kSuccess, vtl};
 }
 

@@ -28,7 +28,8 @@ struct VtlTarget {
   HvStatus status;
   Vtl vtl{0};
 };
-// HV_VTL, a plain number. kInvalidParameter for one that does not exist, kAccessDenied for one above the caller's.
+// HV_VTL, a plain number. kInvalidParameter for one that does not exist, kAccessDenied for one above the caller's,
+// kInvalidVtlState for one that is not enabled.
 [[nodiscard]] VtlTarget ResolveVtl(const HypercallCall& call, uint8_t guest_vtl) noexcept;
 // HV_INPUT_VTL.
 [[nodiscard]] VtlTarget ResolveInputVtl(const HypercallCall& call, uint8_t guest_input_vtl) noexcept;

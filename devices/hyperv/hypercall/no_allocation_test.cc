@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include "devices/guest_interface.h"
+#include "devices/hyperv/hv_cpuid_layout.h"
+#include "devices/hyperv/hv_types.h"
 #include "devices/hyperv/hypercall/hypercall_layout.h"
 #include "devices/hyperv/hypercall/hypercall_machine_for_test.h"
 #include "devices/hyperv/hypercall/hypercall_parameters_layout.h"
@@ -27,7 +29,8 @@ namespace vmm {
 namespace {
 
 TEST(NoAllocationTest, EveryHypercallInEveryForm) {
-  HypercallMachine m;  // its lists have room already
+  HypercallMachine m(OfferOfEverything().With(HvPrivilege::kVsm), kVtl1);  // its lists have room already
+  m.services.has_vsm = true;
   m.PutInput(HvStartVirtualProcessorInput{.partition_id = kHvPartitionIdSelf, .vp_index = 2, .context = LongModeContext()});
   m.xmm.values[0] = {1, 1};
   int calls = 0;

@@ -2,6 +2,7 @@
 #include "devices/hyperv/hypercall/hypercall_parameters_layout.h"
 #include "devices/hyperv/hypercall/hypercall_targets.h"
 #include "devices/hyperv/hypercall/initial_vp_context.h"
+#include "devices/hyperv/hypercall/vsm_services.h"
 
 namespace vmm::hypercalls {
 
@@ -15,6 +16,10 @@ HvStatus StartVirtualProcessor(HypercallCall& call) noexcept {
   const VtlTarget vtl = ResolveVtl(call, input.target_vtl);
   if (vtl.status != HvStatus::kSuccess) return vtl.status;
   if (!IsZero(input.reserved)) return HvStatus::kInvalidParameter;
+  if (VsmServices* const vsm = call.caller().vsm()) {
+    const HvStatus allowed = vsm->CheckStart(vp.vp, vtl.vtl);
+    if (allowed != HvStatus::kSuccess) return allowed;
+  }
   if (!CheckInitialVpContext(input.context)) return HvStatus::kInvalidRegisterValue;
   return call.services().StartVirtualProcessor(vp.vp, vtl.vtl, input.context);
 }

@@ -2,8 +2,8 @@
 //
 // Threads  the target VP's.
 // Trust    `guest_vtl` and `context` are the guest's.
-// Errors   as VsmPartition::MayEnableVp, then kVtlAlreadyEnabled on this VP, then kInvalidRegisterValue: in this order. Nothing has
-//          changed unless kSuccess.
+// Errors   as VsmPartition::MayEnableVp, then kVtlAlreadyEnabled on this VP, then kInvalidRegisterValue: in this order. Nothing
+//          has changed unless kSuccess.
 // Source   Hyper-V TLFS, "HvCallEnableVpVtl"; a level above VTL0 has no real mode.
 #ifndef VMM_DEVICES_HYPERV_VSM_ENABLE_VP_VTL_H_
 #define VMM_DEVICES_HYPERV_VSM_ENABLE_VP_VTL_H_

@@ -1,7 +1,7 @@
 // Which levels' translations are locked on which VPs, so that a flush by such a level waits.
 //
-// A higher level that acts on what a lower one's page tables said (it emulates an access) holds a lock until it is done: no flush by
-// the lower level is over before, on any VP. A VTL return gives up all locks of the level that leaves on that VP.
+// A higher level that acts on what a lower one's page tables said (it emulates an access) holds a lock until it is done: no flush
+// by the lower level is over before, on any VP. A VTL return gives up all locks of the level that leaves on that VP.
 //
 // Shapes   for each VP and owner, a set of locked levels.
 // Threads  any; guarded. Whoever is told to wake does so after the call.
@@ -9,9 +9,9 @@
 // Errors   none.
 // Source   Hyper-V TLFS, "Virtual TLB" and "Virtual Secure Mode", "VTL TLB Locking".
 //
-// A flush waits for whoever holds a lock when it looks, and looks again when it is made again: a lock taken meanwhile makes it wait
-// longer (OpenVMM: only for those that held one at first). Changes of protections do not wait, because two higher levels that hold
-// locks while they protect pages would wait for each other: what they take away is taken from the holders of locks too.
+// A flush waits for whoever holds a lock when it looks, and looks again when it is made again: a lock taken meanwhile makes it
+// wait longer (OpenVMM: only for those that held one at first). Changes of protections do not wait, because two higher levels
+// that hold locks while they protect pages would wait for each other: what they take away is taken from the holders of locks too.
 #ifndef VMM_DEVICES_HYPERV_VSM_TLB_LOCKS_H_
 #define VMM_DEVICES_HYPERV_VSM_TLB_LOCKS_H_
 

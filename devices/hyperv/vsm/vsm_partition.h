@@ -10,8 +10,8 @@
 // - A level that may not be enabled at all is ACCESS_DENIED, VTL0 too, and not INVALID_PARAMETER: as OpenVMM.
 // - VsmPartitionConfig's default mask, once protection is enabled, cannot be changed: INVALID_REGISTER_VALUE as OpenVMM, where
 //   another implementation answers success and changes nothing. The same value again is a success.
-// - MBEC's bits in the capabilities and in the partition's status are those of the level that asks for it and of all below it: some
-//   guests look at the one, some at the other.
+// - MBEC's bits in the capabilities and in the partition's status are those of the level that asks for it and of all below it:
+//   some guests look at the one, some at the other.
 #ifndef VMM_DEVICES_HYPERV_VSM_VSM_PARTITION_H_
 #define VMM_DEVICES_HYPERV_VSM_VSM_PARTITION_H_
 
@@ -37,8 +37,8 @@ struct VsmOffer {
   bool dr6_shared = false;  // the host's processor decides
 };
 
-// Whether a page may be protected so. Anything needs reading; kernel and user execution differ only with MBEC, and never so that the
-// kernel alone may execute.
+// Whether a page may be protected so. Anything needs reading; kernel and user execution differ only with MBEC, and never so that
+// the kernel alone may execute.
 [[nodiscard]] bool IsLegalProtection(uint32_t guest_flags, bool mbec) noexcept;
 
 class VsmPartition final {
@@ -59,8 +59,8 @@ class VsmPartition final {
   [[nodiscard]] uint64_t status() const noexcept;        // VsmPartitionStatus
   [[nodiscard]] uint64_t capabilities() const noexcept;  // VsmCapabilities
 
-  // EnablePartitionVtl. kAccessDenied: a level that may not be, kInvalidVtlState: is enabled already, kAccessDenied: the caller is
-  // not the highest below it, kInvalidParameter: flags that are not offered.
+  // EnablePartitionVtl. kAccessDenied: a level that may not be, kInvalidVtlState: is enabled already, kAccessDenied: the caller
+  // is not the highest below it, kInvalidParameter: flags that are not offered.
   [[nodiscard]] HvStatus Enable(Vtl caller, uint8_t guest_target, uint8_t guest_flags) noexcept;
 
   // Whether `caller` may enable `target` on its own VP, or another. kInvalidParameter: VTL0, or a level that may not be;
@@ -73,8 +73,8 @@ class VsmPartition final {
   // StartVirtualProcessor. kAccessDenied: a level above the caller has denied it.
   [[nodiscard]] HvStatus MayStart(Vtl caller) const noexcept;
 
-  // ModifyVtlProtectionMask by `caller` of the pages that `owner` protects. kAccessDenied: above the caller, kInvalidParameter: VTL0,
-  // kAccessDenied: its own, without EnableVtlProtection, kInvalidVtlState, kInvalidRegisterValue.
+  // ModifyVtlProtectionMask by `caller` of the pages that `owner` protects. kAccessDenied: above the caller, kInvalidParameter:
+  // VTL0, kAccessDenied: its own, without EnableVtlProtection, kInvalidVtlState, kInvalidRegisterValue.
   [[nodiscard]] HvStatus CheckProtection(Vtl caller, Vtl owner, uint32_t guest_flags) const noexcept;
 
   // VsmPartitionConfig of a level above VTL0.

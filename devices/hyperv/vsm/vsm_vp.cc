@@ -2,8 +2,6 @@
 
 #include <bit>
 
-#include "devices/hyperv/hypercall/hypercall_layout.h"
-
 namespace vmm {
 namespace {
 

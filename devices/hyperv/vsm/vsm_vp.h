@@ -28,16 +28,11 @@
 #include "devices/hyperv/hv_types.h"
 #include "devices/hyperv/hypercall/hv_register_layout.h"
 #include "devices/hyperv/hypercall/hv_vp_context_layout.h"
+#include "devices/hyperv/hypercall/hypercall_layout.h"
 #include "devices/hyperv/vsm/vp_assist_page.h"
 #include "devices/hyperv/vsm/vsm_layout.h"
 
 namespace vmm {
-
-// The registers of VtlCall or VtlReturn, as the hypercall page's code has left them. The caller is in ring 0 and protected mode.
-struct VtlSwitchRequest {
-  uint64_t control_word;   // RCX, or EDX:EAX: the hypercall input value
-  uint64_t control_input;  // RAX, or ECX
-};
 
 struct VtlSwitchAction {
   enum class Kind : uint8_t { kUndefinedOpcode, kCall, kReturn };
@@ -97,7 +92,8 @@ class VsmVp final {
   [[nodiscard]] Vtl HighestEnabled() const noexcept;
   [[nodiscard]] uint64_t status() const noexcept;  // VsmVpStatus
 
-  // EnableVpVtl, on this VP: nothing runs differently before the level is entered. kVtlAlreadyEnabled; `context` has been checked.
+  // EnableVpVtl, on this VP: nothing runs differently before the level is entered. kVtlAlreadyEnabled; `context` has been
+  // checked.
   [[nodiscard]] HvStatus Enable(Vtl vtl, const HvInitialVpContext& context) noexcept;
   // StartVirtualProcessor: `vtl`, which is enabled, begins at `context` when it first runs. The highest enabled level runs
   // first: it is active from here on, as if it had been entered without a reason.
@@ -106,7 +102,7 @@ class VsmVp final {
   [[nodiscard]] const HvInitialVpContext* TakeInitialContext(Vtl vtl) noexcept;
   [[nodiscard]] bool DropsInit(Vtl vtl) const noexcept { return HighestEnabled() > vtl; }
 
-  // --- Switches ---
+  // --- Switches; the caller is in ring 0 and protected mode ---
   [[nodiscard]] VtlSwitchAction DecideCall(VtlSwitchRequest request) const noexcept;
   [[nodiscard]] VtlSwitchAction DecideReturn(VtlSwitchRequest request) const noexcept;
   // To a higher level; `page` is that level's.
