@@ -25,6 +25,8 @@
 #include "devices/platform/power/debug_port.h"
 #include "devices/platform/power/power_registers.h"
 #include "devices/platform/power/pvpanic.h"
+#include "devices/platform/rtc/cmos_layout.h"
+#include "devices/platform/rtc/cmos_rtc.h"
 #include "devices/platform/serial_device.h"
 #include "devices/platform/serial_process.h"
 #include "kvm/system.h"
@@ -84,6 +86,8 @@ class MicroVmImpl final : public MicroVm {
   absl::Status LoadGuest(BootEntry& entry);
   absl::Status BuildProcessors(const BootEntry& entry);
   void OnDeviceFailed(OnFailure policy, const std::string& message);
+  // Who finds no kvmclock needs another clock.
+  [[nodiscard]] bool has_rtc() const { return config_.hyperv.enabled || config_.machine == MachineKind::kTest; }
   // On the event-loop thread, once.
   void End();
 
@@ -101,6 +105,7 @@ class MicroVmImpl final : public MicroVm {
   std::unique_ptr<MachineEventLoop> loop_;
   std::unique_ptr<AcpiPm> acpi_pm_;
   std::unique_ptr<Pvpanic> pvpanic_;
+  std::unique_ptr<CmosRtc> rtc_;
   std::unique_ptr<DebugPort> debug_port_;
   std::unique_ptr<TestMachine> test_machine_;
   // Made and destroyed on the loop's thread, while Build loads the kernel: who waits for serial_started_ sees both.
@@ -157,6 +162,10 @@ absl::Status MicroVmImpl::BuildDevices() {
   if (config_.pvpanic) {
     pvpanic_ = std::make_unique<Pvpanic>(*lifecycle_);
     RETURN_IF_ERROR(ports_.Add(kPvpanicPort, 1, "pvpanic", *pvpanic_));
+  }
+  if (has_rtc()) {
+    rtc_ = std::make_unique<CmosRtc>();
+    RETURN_IF_ERROR(ports_.Add(kCmosPort, kCmosPorts, "real-time clock", *rtc_));
   }
   if (config_.debug_port) {
     debug_port_ = std::make_unique<DebugPort>();
@@ -244,6 +253,7 @@ absl::Status MicroVmImpl::LoadGuest(BootEntry& entry) {
   const AcpiConfig acpi{.processors = config_.processors,
                         .serial = config_.serial.enabled,
                         .pvpanic = config_.pvpanic,
+                        .rtc = has_rtc(),
                         .pci = true,
                         .pci_window64 = layout_->high_mmio_start(),
                         .pci_window64_bytes = kPciWindow64Bytes};

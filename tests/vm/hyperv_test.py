@@ -1,5 +1,6 @@
 """Debian's stock kernel on the Hyper-V interface: what it finds, and that it works with it."""
 import re
+import time
 import unittest
 
 import harness
@@ -27,6 +28,8 @@ class HypervTest(harness.TestCase):
         self.assertIn("Using IPI hypercalls", log)
         self.assertEqual(vm.run("cat /sys/devices/system/clocksource/clocksource0/current_clocksource"),
                          "hyperv_clocksource_tsc_page")
+        # Without kvmclock the wall clock is the RTC's.
+        self.assertLess(abs(int(vm.run("date +%s")) - time.time()), 120)
         # One clock event device a processor, of the synthetic timer.
         timers = vm.run("grep 'Clock Event Device' /proc/timer_list")
         self.assertEqual(timers.count("Hyper-V clockevent"), int(vm.run("nproc")), timers)

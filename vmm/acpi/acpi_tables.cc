@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "devices/platform/power/power_registers.h"
+#include "devices/platform/rtc/cmos_layout.h"
 #include "memory/layout.h"
 #include "vmm/acpi/acpi_layout.h"
 #include "vmm/acpi/aml_writer.h"
@@ -72,13 +73,18 @@ AcpiGenericAddress BytePort(uint16_t port) {
   return {.space = kAcpiSpaceSystemIo, .bit_width = 8, .bit_offset = 0, .access_size = kAcpiAccessByte, .address = port};
 }
 
-std::vector<std::byte> Fadt(Gpa dsdt) {
+std::vector<std::byte> Fadt(Gpa dsdt, bool rtc) {
   AcpiFadt fadt{};
   fadt.header = Header("FACP", 6, "VMMFACP");
   fadt.minor_revision = 3;
   fadt.c2_latency = kFadtNoC2Latency;
   fadt.c3_latency = kFadtNoC3Latency;
-  fadt.iapc_boot_arch = kFadtNoVga | kFadtNoAspm | kFadtNoCmosRtc;
+  fadt.iapc_boot_arch = kFadtNoVga | kFadtNoAspm;
+  if (rtc) {
+    fadt.century = kCmosCentury;
+  } else {
+    fadt.iapc_boot_arch |= kFadtNoCmosRtc;
+  }
   fadt.flags = kFadtWbinvd | kFadtProcessorsHaveC1 | kFadtNoFixedPowerButton | kFadtNoFixedSleepButton |
                kFadtNoFixedRtcWake | kFadtResetRegister | kFadtHeadless | kFadtHardwareReduced;
   fadt.reset_register = BytePort(kAcpiResetPort);
@@ -173,11 +179,12 @@ absl::StatusOr<AcpiImage> BuildAcpi(const AcpiConfig& config, Gpa base) {
 
   std::vector<Gpa> listed;
   const Gpa dsdt = placer.Place(std::as_bytes(kDsdtAml));
-  listed.push_back(placer.Place(Fadt(dsdt)));
+  listed.push_back(placer.Place(Fadt(dsdt, config.rtc)));
   listed.push_back(placer.Place(Madt(config.processors)));
   if (config.pci) listed.push_back(placer.Place(Mcfg()));
   if (config.serial) listed.push_back(placer.Place(std::as_bytes(kSsdtSerialAml)));
   if (config.pvpanic) listed.push_back(placer.Place(std::as_bytes(kSsdtPvpanicAml)));
+  if (config.rtc) listed.push_back(placer.Place(std::as_bytes(kSsdtRtcAml)));
   if (config.pci) listed.push_back(placer.Place(std::as_bytes(kSsdtPciAml)));
   listed.push_back(placer.Place(GeneratedSsdt(config)));
 

@@ -26,6 +26,7 @@ struct AcpiConfig {
   uint32_t processors = 1;
   bool serial = true;
   bool pvpanic = true;
+  bool rtc = false;
   bool pci = true;
   // For large 64-bit BARs; 0 bytes: none. Without PCI it is ignored.
   Gpa pci_window64;

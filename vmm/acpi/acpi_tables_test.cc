@@ -7,6 +7,7 @@
 
 #include "base/status_matchers.h"
 #include "devices/platform/power/power_registers.h"
+#include "devices/platform/rtc/cmos_layout.h"
 #include "memory/layout.h"
 #include "vmm/acpi/acpi_layout.h"
 
@@ -99,6 +100,17 @@ TEST(AcpiTablesTest, ADeviceThatIsOffLeavesNoTable) {
               testing::ElementsAre("APIC", "DSDT", "FACP", "VMMCONF"));
   EXPECT_THAT(Tables({.serial = false}).names(),
               testing::ElementsAre("APIC", "DSDT", "FACP", "MCFG", "VMMCONF", "VMMPANIC", "VMMPCIE"));
+}
+
+TEST(AcpiTablesTest, AClockHasItsTableAndTheFadtSaysWhereTheCenturyIs) {
+  const Tables tables({.rtc = true});
+  EXPECT_THAT(tables.names(), testing::Contains("VMMRTC"));
+  static_assert(kCmosPort == 0x70 && kCmosPorts == 2);
+  EXPECT_TRUE(Contains(tables.table("VMMRTC"), {0x47, 0x01, 0x70, 0x00, 0x70, 0x00, 0x01, 0x02}));
+  const auto fadt = As<AcpiFadt>(tables.table("FACP"));
+  EXPECT_EQ(fadt.iapc_boot_arch, (1u << 2) | (1u << 4));
+  EXPECT_EQ(fadt.century, kCmosCentury);
+  EXPECT_EQ(As<AcpiFadt>(Tables({}).table("FACP")).century, 0);
 }
 
 TEST(AcpiTablesTest, TheFadtSaysHardwareReducedAndHowToStop) {

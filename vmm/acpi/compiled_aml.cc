@@ -12,6 +12,9 @@ constexpr uint8_t kSsdtSerial[] = {
 constexpr uint8_t kSsdtPvpanic[] = {
 #include "vmm/acpi/ssdt_pvpanic.inc"
 };
+constexpr uint8_t kSsdtRtc[] = {
+#include "vmm/acpi/ssdt_rtc.inc"
+};
 constexpr uint8_t kSsdtPci[] = {
 #include "vmm/acpi/ssdt_pci.inc"
 };
@@ -22,6 +25,7 @@ constexpr uint8_t kSsdtPci[] = {
 constinit const std::span<const uint8_t> kDsdtAml(kDsdt);
 constinit const std::span<const uint8_t> kSsdtSerialAml(kSsdtSerial);
 constinit const std::span<const uint8_t> kSsdtPvpanicAml(kSsdtPvpanic);
+constinit const std::span<const uint8_t> kSsdtRtcAml(kSsdtRtc);
 constinit const std::span<const uint8_t> kSsdtPciAml(kSsdtPci);
 
 }  // namespace vmm

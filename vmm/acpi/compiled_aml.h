@@ -12,6 +12,7 @@ namespace vmm {
 extern const std::span<const uint8_t> kDsdtAml;
 extern const std::span<const uint8_t> kSsdtSerialAml;
 extern const std::span<const uint8_t> kSsdtPvpanicAml;
+extern const std::span<const uint8_t> kSsdtRtcAml;
 extern const std::span<const uint8_t> kSsdtPciAml;
 
 }  // namespace vmm

@@ -61,6 +61,7 @@ int main(int argc, char** argv) {
   return vmm::Dump(argv[1], {.processors = static_cast<uint32_t>(std::atoi(argv[2])),
                              .serial = all,
                              .pvpanic = all,
+                             .rtc = all,
                              .pci = all,
                              .pci_window64 = vmm::Gpa(5 * vmm::kGiB),
                              .pci_window64_bytes = all ? 64 * vmm::kGiB : 0});
