@@ -287,8 +287,11 @@ void TestBusySlot(FreedBy freed_by) {
     uint32_t producer = 0, sequence = 0;
     tally.True(ReadMark(message, producer, sequence) && producer == 1 && sequence == 2, "and whole");
     tally.True(more, "more");
-    SpinTicks(kQuietTicks);
-    tally.Equal(SlotType(cpu, kSint), 0, "nothing before EOM or EOI");
+    // KVM may look again sooner, at any end of interrupt or message that it is told of; the specification does not mind.
+    if (!TimersAreKernels()) {
+      SpinTicks(kQuietTicks);
+      tally.Equal(SlotType(cpu, kSint), 0, "nothing before EOM or EOI");
+    }
     if (freed_by == FreedBy::kEoi) {
       SignalEoi();
     } else {
