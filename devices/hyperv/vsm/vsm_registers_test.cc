@@ -252,11 +252,12 @@ TEST_F(VsmRegistersTest, OwnAndOnlyOwnArchitecturalRegistersAreDenied) {
 
 // The registers that the specification lists for trust levels, and those that real secure kernels use besides.
 TEST_F(VsmRegistersTest, RegistersThatSecureKernelsNeedAreThere) {
-  for (const Name name : {Name::kRsp,     Name::kRip,     Name::kRflags,     Name::kCr0,        Name::kCr3,        Name::kCr4,
-                          Name::kCr8,     Name::kDr7,     Name::kEs,         Name::kCs,         Name::kSs,         Name::kDs,
-                          Name::kFs,      Name::kGs,      Name::kLdtr,       Name::kTr,         Name::kIdtr,       Name::kGdtr,
-                          Name::kEfer,    Name::kPat,     Name::kKernelGsBase, Name::kSysenterCs, Name::kSysenterEip,
-                          Name::kSysenterEsp, Name::kStar, Name::kLstar,     Name::kCstar,      Name::kSfmask,     Name::kTscAux}) {
+  constexpr Name kNeeded[] = {
+      Name::kRsp, Name::kRip, Name::kRflags, Name::kCr0, Name::kCr3, Name::kCr4, Name::kCr8, Name::kDr7, Name::kEs,
+      Name::kCs, Name::kSs, Name::kDs, Name::kFs, Name::kGs, Name::kLdtr, Name::kTr, Name::kIdtr, Name::kGdtr,
+      Name::kEfer, Name::kPat, Name::kKernelGsBase, Name::kSysenterCs, Name::kSysenterEip, Name::kSysenterEsp,
+      Name::kStar, Name::kLstar, Name::kCstar, Name::kSfmask, Name::kTscAux};
+  for (const Name name : kNeeded) {
     const LowerRegister* const found = FindLowerRegister(name);
     ASSERT_NE(found, nullptr) << static_cast<uint32_t>(name);
     EXPECT_EQ(found->storage, RegisterStorage::kPrivate) << static_cast<uint32_t>(name);
