@@ -98,7 +98,7 @@ class Decoder final {
       case ZYDIS_CATEGORY_SGX:
       case ZYDIS_CATEGORY_UINTR: return access_.Unknown();
       case ZYDIS_CATEGORY_VTX: return info.mnemonic == ZYDIS_MNEMONIC_VMCALL ? true : access_.Unknown();
-      case ZYDIS_CATEGORY_STRINGOP: return !IsFinishedRepeat() ? TryOperands() : true;
+      case ZYDIS_CATEGORY_STRINGOP: return IsFinishedRepeat() || TryOperands();
       case ZYDIS_CATEGORY_IOSTRINGOP:
       case ZYDIS_CATEGORY_IO: return TryPorts();
       default: break;
@@ -257,7 +257,10 @@ class Decoder final {
       frame -= bytes;
       if (!stack.Peek(frame, bytes) || !stack.Push(bytes)) return false;
     }
-    return level == 0 || stack.Push(bytes);
+    if (level != 0 && !stack.Push(bytes)) return false;
+    // The new top of the stack is tried, so that what comes next does not fault half-way.
+    stack.Skip(uint64_t{0} - ImmediateOr(0, 0));
+    return stack.Probe();
   }
 
   bool TryPopAll() noexcept {

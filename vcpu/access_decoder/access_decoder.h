@@ -13,7 +13,7 @@
 // Order: fetch; loads before stores, an operand that is read and written at its place among the stores; elements of a vector from
 // the lowest on; in a segment load or far transfer as the SDM's operation sections have it. An operand over two pages: the first
 // page, tables included, before the second. So the address of a violation is the lowest that fails, but for pushes of several
-// words (the first pushed is the highest).
+// words (the first pushed is the highest). CMPS reads DS:rSI first here; processors differ, with and without a repeat prefix.
 //
 // Not seen, as it comes before the access and ends it differently: #AC and #GP for alignment, protection keys, shadow stacks,
 // LAM. XSAVEOPT, XSAVES and XRSTOR may leave components alone that are taken as accessed here. Task switches, VM entry

@@ -179,8 +179,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   registers.gdt = {0x10000, 0xffff};
   registers.idt = {0x20000, 0xffff};
 
-  // RAM by a generator, so that descriptors and selectors are of every kind; entries lead into the tables or to any page. Made again
-  // only for another seed or mode: it is most of a run's time, and nothing here writes to it.
+  // RAM by a generator, so that descriptors and selectors are of every kind; entries lead into the tables or to any page. Made
+  // again only for another seed or mode: it is most of a run's time, and nothing here writes to it.
   static uint64_t filled_for = ~uint64_t{0};
   const uint64_t seed = uint64_t{input.Take<uint32_t>()} << 8 | modes;
   if (seed != filled_for) FillRam(*memory, seed >> 8 | 1, (modes & 8) != 0);

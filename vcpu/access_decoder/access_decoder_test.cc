@@ -109,6 +109,7 @@ TEST(AccessDecoderTest, Stack) {
       {"c21000", "ret $16", "r8800"},
       {"c8100000", "enter $16,$0", "w87f8"},
       {"c8100003", "enter $16,$3", "w87f8 ra038"},
+      {"c8001000", "enter $0x1000,$0", "w87f8 w77f8"},
   });
 }
 

@@ -144,6 +144,11 @@ bool AccessStack::Push(uint64_t bytes, unsigned times) noexcept {
   return true;
 }
 
+bool AccessStack::Probe() noexcept {
+  uint64_t linear = 0;
+  return access_.Resolve(segment_, true, pointer_, 1, linear) && access_.Try(linear, 1, AccessIntent::kWrite, privilege_);
+}
+
 bool AccessStack::Peek(uint64_t pointer, uint64_t bytes) noexcept {
   uint64_t linear = 0;
   return access_.Resolve(segment_, true, pointer & mask_, bytes, linear) &&

@@ -77,6 +77,8 @@ class AccessStack final {
   bool Pop(uint64_t bytes, uint64_t* value = nullptr) noexcept;
   // Without moving the pointer.
   bool Peek(uint64_t pointer, uint64_t bytes) noexcept;
+  // A write at the pointer that stores nothing.
+  bool Probe() noexcept;
   void Skip(uint64_t bytes) noexcept { pointer_ = (pointer_ + bytes) & mask_; }
   [[nodiscard]] uint64_t pointer() const noexcept { return pointer_; }
 
