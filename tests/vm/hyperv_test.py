@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Debian's stock kernel on the Hyper-V interface: what it finds, and that it works with it."""
 import re
 import time
