@@ -167,8 +167,10 @@ bool HvPartition::WriteHypercallLocked(uint64_t value) {
     RemoveHypercallPageLocked();
   } else if (!unchanged) {
     had_read_only_page_.store(true, std::memory_order_release);
+    const std::optional<Gpfn> before = hypercall_overlay_->place();
     if (!hypercall_overlay_->Place(PageOf(value), OverlayPage::Access::kReadExecute)) {
-      RemoveHypercallPageLocked();
+      // A write that faults changes nothing: back to where it was, which is RAM.
+      if (before) (void)hypercall_overlay_->Place(*before, OverlayPage::Access::kReadExecute);
       return false;
     }
     hypercall_page_.store(PageOf(value).raw(), std::memory_order_relaxed);

@@ -109,12 +109,16 @@ TEST_F(HvPartitionTest, ThePageMovesAndGoes) {
   EXPECT_EQ(Get(kHvMsrHypercall), 2 * kPage5);
 }
 
-TEST_F(HvPartitionTest, APageOutsideRamIsAFaultAndTheOldOneGoes) {
+TEST_F(HvPartitionTest, APageOutsideRamIsAFaultThatChangesNothing) {
   EXPECT_TRUE(partition_->Write(kHvMsrGuestOsId, kOsId));
+  EXPECT_FALSE(partition_->Write(kHvMsrHypercall, ~uint64_t{0xffe}));
+  EXPECT_EQ(Get(kHvMsrHypercall), 0u);
+  EXPECT_EQ(hypercall_page().place(), std::nullopt);
   EXPECT_TRUE(partition_->Write(kHvMsrHypercall, kPage5 | kHvOverlayEnable));
   EXPECT_FALSE(partition_->Write(kHvMsrHypercall, ~uint64_t{0xffe}));
-  EXPECT_FALSE(partition_->is_hypercall_page_enabled());
-  EXPECT_EQ(Get(kHvMsrHypercall), kPage5);
+  EXPECT_TRUE(partition_->is_hypercall_page_enabled());
+  EXPECT_EQ(Get(kHvMsrHypercall), kPage5 | kHvOverlayEnable);
+  EXPECT_EQ(hypercall_page().place(), Gpfn(5));
 }
 
 TEST_F(HvPartitionTest, GuestOsIdZeroTakesThePageAway) {
