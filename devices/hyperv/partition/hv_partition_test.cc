@@ -12,22 +12,11 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "memory/guest_ram.h"
+#include "devices/fake_machine_control.h"
 #include "memory/layout.h"
 
 namespace vmm {
 namespace {
-
-class FakeControl final : public MachineControl {
- public:
-  void RequestEnd(MachineEnd end, absl::string_view detail) noexcept override {
-    ++requests;
-    last = end;
-    text = std::string(detail);
-  }
-  int requests = 0;
-  MachineEnd last = MachineEnd::kInternalError;
-  std::string text;
-};
 
 constexpr uint64_t kRamBytes = 16 << 20;
 constexpr uint64_t kOsId = 0x8100'0000'0000'0001;
@@ -64,7 +53,7 @@ class HvPartitionTest : public testing::Test {
 
   std::unique_ptr<GuestMemory> memory_;
   FakeReferenceClock clock_;
-  FakeControl control_;
+  FakeMachineControl control_;
   std::unique_ptr<HvSharedRegisters> shared_;
   std::unique_ptr<FakeOverlaySpace> overlays_;
   std::unique_ptr<HvPartition> partition_;

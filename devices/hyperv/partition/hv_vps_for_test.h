@@ -20,24 +20,13 @@
 #include "devices/hyperv/synic/connections.h"
 #include "devices/hyperv/synic/synic_for_test.h"
 #include "devices/hyperv/timers/fake_timer_host.h"
+#include "devices/fake_machine_control.h"
 #include "devices/machine_control.h"
 #include "memory/guest_memory.h"
 #include "memory/guest_ram.h"
 #include "memory/layout.h"
 
 namespace vmm {
-
-class FakeMachineControl final : public MachineControl {
- public:
-  void RequestEnd(MachineEnd end, absl::string_view detail) noexcept override {
-    ++requests;
-    last = end;
-    text = std::string(detail);
-  }
-  int requests = 0;
-  MachineEnd last = MachineEnd::kInternalError;
-  std::string text;
-};
 
 // Takes every value and gives it back.
 class FakeKernelTimers final : public KernelTimers {

@@ -7,18 +7,11 @@
 #include "devices/platform/power/acpi_pm.h"
 #include "devices/platform/power/debug_port.h"
 #include "devices/platform/power/power_registers.h"
+#include "devices/fake_machine_control.h"
 #include "devices/platform/power/pvpanic.h"
 
 namespace vmm {
 namespace {
-
-class RecordingControl final : public MachineControl {
- public:
-  void RequestEnd(MachineEnd end, absl::string_view) noexcept override {
-    if (!reason) reason = end;
-  }
-  std::optional<MachineEnd> reason;
-};
 
 void WriteByte(IoDevice& device, uint64_t offset, uint8_t value) {
   const std::byte data[] = {std::byte{value}};
@@ -27,7 +20,7 @@ void WriteByte(IoDevice& device, uint64_t offset, uint8_t value) {
 
 TEST(AcpiPmTest, OnlyS5WithSleepEnablePowersOff) {
   for (int value = 0; value < 256; ++value) {
-    RecordingControl control;
+    FakeMachineControl control;
     AcpiPm pm(control);
     WriteByte(pm, 0, static_cast<uint8_t>(value));
     const bool off = (value & 0x20) != 0 && (value >> 2 & 7) == 5;
@@ -37,7 +30,7 @@ TEST(AcpiPmTest, OnlyS5WithSleepEnablePowersOff) {
 
 TEST(AcpiPmTest, OnlyTheResetValueResets) {
   for (int value = 0; value < 256; ++value) {
-    RecordingControl control;
+    FakeMachineControl control;
     AcpiPm pm(control);
     WriteByte(pm, kAcpiResetPort - kAcpiSleepControlPort, static_cast<uint8_t>(value));
     EXPECT_EQ(control.reason, value == 1 ? std::optional(MachineEnd::kRebooted) : std::nullopt) << value;
@@ -45,7 +38,7 @@ TEST(AcpiPmTest, OnlyTheResetValueResets) {
 }
 
 TEST(AcpiPmTest, StatusReadsZero) {
-  RecordingControl control;
+  FakeMachineControl control;
   AcpiPm pm(control);
   std::array<std::byte, 1> data{std::byte{0xff}};
   pm.Read(1, data);
@@ -53,7 +46,7 @@ TEST(AcpiPmTest, StatusReadsZero) {
 }
 
 TEST(PvpanicTest, APanicEndsTheMachineACrashKernelDoesNot) {
-  RecordingControl control;
+  FakeMachineControl control;
   Pvpanic pvpanic(control);
   WriteByte(pvpanic, 0, kPvpanicCrashLoaded);
   EXPECT_EQ(control.reason, std::nullopt);
@@ -62,7 +55,7 @@ TEST(PvpanicTest, APanicEndsTheMachineACrashKernelDoesNot) {
 }
 
 TEST(PvpanicTest, ReadNamesTheSupportedEvents) {
-  RecordingControl control;
+  FakeMachineControl control;
   Pvpanic pvpanic(control);
   std::array<std::byte, 1> data{};
   pvpanic.Read(0, data);

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "devices/io_device.h"
+#include "devices/fake_machine_control.h"
 #include "devices/machine_control.h"
 #include "devices/platform/test_machine/end_ports.h"
 #include "devices/platform/test_machine/fw_cfg.h"
@@ -17,19 +18,6 @@
 
 namespace vmm {
 namespace {
-
-class RecordingControl final : public MachineControl {
- public:
-  void RequestEnd(MachineEnd end, absl::string_view) noexcept override {
-    if (!reason) reason = end;
-  }
-  void RequestDebugExit(uint32_t exit_value) noexcept override {
-    if (!reason) value = exit_value;
-    RequestEnd(MachineEnd::kDebugExit, "");
-  }
-  std::optional<MachineEnd> reason;
-  uint32_t value = 0;
-};
 
 class RecordingHost final : public TestMachineHost {
  public:
@@ -90,7 +78,7 @@ TEST(FwCfgTest, TwoProcessorsMayAskAtOnce) {
 
 TEST(DebugExitTest, AnyWriteEndsTheMachineWithItsValue) {
   const auto value = [](auto written, uint64_t offset) {
-    RecordingControl control;
+    FakeMachineControl control;
     DebugExit exit(control);
     EXPECT_EQ(In<uint32_t>(exit, 0), 0u);
     EXPECT_EQ(control.reason, std::nullopt);
@@ -105,7 +93,7 @@ TEST(DebugExitTest, AnyWriteEndsTheMachineWithItsValue) {
 }
 
 std::optional<MachineEnd> AfterWriting(const std::string& text) {
-  RecordingControl control;
+  FakeMachineControl control;
   ShutdownPort port(control);
   for (const char c : text) Out(port, 0, c);
   return control.reason;
