@@ -161,12 +161,15 @@ TEST(InterruptInboxTest, NoInterruptOrWakeUpIsLostAndNoKickIsTooMany) {
     }
     if (priority != 0 && arms % 2 == 0) {
       // Into the guest with an interrupt in service: only a higher one, or an event, brings it out. It ends it by itself.
-      if (inbox.Arm(priority)) ++arms;
+      ++arms;
+      static_cast<void>(inbox.Arm(priority));
       inbox.Disarm();
     }
     priority = 0;  // EOI
-    if (!all_seen() && inbox.Arm(priority)) {
-      ++arms;
+    if (all_seen()) break;
+    // Counted whatever it answers: a poster may ring between its two steps, which then find the bit.
+    ++arms;
+    if (inbox.Arm(priority)) {
       kicks.wait(slept_kicks);
       slept_kicks = kicks.load();
     }

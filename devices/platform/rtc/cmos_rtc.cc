@@ -15,16 +15,23 @@ constexpr uint64_t kIndexPort = 0;
 
 bool IsTime(uint8_t index) { return (index <= kCmosYear && index != 1 && index != 3 && index != 5) || index == kCmosCentury; }
 
-int64_t FloorSeconds(int64_t nanoseconds) {
-  return nanoseconds / kSecond - (nanoseconds % kSecond < 0 ? 1 : 0);
-}
-
 }  // namespace
 
 int64_t CmosRtc::HostClock() noexcept {
   timespec now;
   ::clock_gettime(CLOCK_REALTIME, &now);
   return now.tv_sec * kSecond + now.tv_nsec;
+}
+
+CmosRtc::Moment CmosRtc::NowLocked() const noexcept {
+  const int64_t host = clock_() + offset_nanoseconds_;  // after 1970
+  return {.seconds = host / kSecond + offset_seconds_, .nanoseconds = host % kSecond};
+}
+
+void CmosRtc::BeginLocked(int64_t seconds) noexcept {
+  const int64_t host = clock_();
+  offset_nanoseconds_ = (kSecond - host % kSecond) % kSecond;
+  offset_seconds_ = seconds - (host + offset_nanoseconds_) / kSecond;
 }
 
 void CmosRtc::Read(uint64_t offset, std::span<std::byte> data) noexcept {
@@ -49,14 +56,14 @@ uint8_t CmosRtc::ReadLocked() noexcept {
   switch (index_) {
     case kCmosRegisterA: {
       const bool stopped = (bytes_[kCmosRegisterB] & kCmosSet) != 0;
-      const int64_t into = NowLocked() - FloorSeconds(NowLocked()) * kSecond;
-      return bytes_[kCmosRegisterA] | (!stopped && into >= kSecond - kUpdateNotice ? kCmosUpdateInProgress : 0);
+      const bool is_near = NowLocked().nanoseconds >= kSecond - kUpdateNotice;
+      return bytes_[kCmosRegisterA] | (!stopped && is_near ? kCmosUpdateInProgress : 0);
     }
     case kCmosRegisterC: return 0;  // nothing is pending
     case kCmosRegisterD: return kCmosValid;
     default: break;
   }
-  if (IsTime(index_) && (bytes_[kCmosRegisterB] & kCmosSet) == 0) ShowTimeLocked(FloorSeconds(NowLocked()));
+  if (IsTime(index_) && (bytes_[kCmosRegisterB] & kCmosSet) == 0) ShowTimeLocked(NowLocked().seconds);
   return bytes_[index_];
 }
 
@@ -69,17 +76,17 @@ void CmosRtc::WriteLocked(uint8_t value) noexcept {
       const bool was_set = (bytes_[index_] & kCmosSet) != 0;
       const bool is_set = (value & kCmosSet) != 0;
       // SET stops the calendar where it is; its end starts it from what has been written.
-      if (!was_set && is_set) ShowTimeLocked(FloorSeconds(NowLocked()));
+      if (!was_set && is_set) ShowTimeLocked(NowLocked().seconds);
       bytes_[index_] = value;
-      if (was_set && !is_set) offset_ = TimeLocked() * kSecond - clock_();
+      if (was_set && !is_set) BeginLocked(TimeLocked());
       return;
     }
     default: break;
   }
   if (IsTime(index_) && (bytes_[kCmosRegisterB] & kCmosSet) == 0) {
-    ShowTimeLocked(FloorSeconds(NowLocked()));
+    ShowTimeLocked(NowLocked().seconds);
     bytes_[index_] = value;
-    offset_ = TimeLocked() * kSecond - clock_();
+    BeginLocked(TimeLocked());
     return;
   }
   bytes_[index_] = value;

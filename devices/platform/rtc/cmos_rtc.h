@@ -39,7 +39,14 @@ class CmosRtc final : public IoDevice {
   void ShowTimeLocked(int64_t seconds) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The reverse.
   [[nodiscard]] int64_t TimeLocked() const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  [[nodiscard]] int64_t NowLocked() const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return clock_() + offset_; }
+  // The guest's time: whole seconds, and nanoseconds into the present one.
+  struct Moment {
+    int64_t seconds;
+    int64_t nanoseconds;
+  };
+  [[nodiscard]] Moment NowLocked() const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A second that begins now.
+  void BeginLocked(int64_t seconds) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] uint8_t ReadLocked() noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteLocked(uint8_t value) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] uint8_t Form(unsigned value) const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -48,7 +55,9 @@ class CmosRtc final : public IoDevice {
   const Clock clock_;
   Mutex mutex_;
   uint8_t index_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t offset_ ABSL_GUARDED_BY(mutex_) = 0;  // nanoseconds ahead of the host
+  // Ahead of the host. Apart, because a guest may set years that nanoseconds do not reach.
+  int64_t offset_seconds_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t offset_nanoseconds_ ABSL_GUARDED_BY(mutex_) = 0;  // below a second
   std::array<uint8_t, kCmosBytes> bytes_ ABSL_GUARDED_BY(mutex_) = [] {
     std::array<uint8_t, kCmosBytes> bytes{};
     bytes[kCmosRegisterA] = kCmosDividerRunning;

@@ -76,6 +76,26 @@ TEST_F(CmosRtcTest, TheGuestSetsATimeThatGoesOn) {
   EXPECT_EQ(Time(), (std::vector<int>{0x20, 0x00, 0x01, 0x01, 0x00, 0x00, 0x01}));
 }
 
+TEST_F(CmosRtcTest, ATimeThatIsSetBeginsThen) {
+  now_ += kSecond / 3;
+  Set(kCmosRegisterB, kCmos24Hours | kCmosSet);
+  Set(kCmosSeconds, 0x10);
+  Set(kCmosRegisterB, kCmos24Hours);
+  now_ += kSecond - 1;
+  EXPECT_EQ(Get(kCmosSeconds), 0x10);
+  now_ += 1;
+  EXPECT_EQ(Get(kCmosSeconds), 0x11);
+}
+
+TEST_F(CmosRtcTest, TheLastYearThereIsCanBeSet) {
+  Set(kCmosRegisterB, kCmos24Hours | kCmosSet);
+  Set(kCmosCentury, 0x99);
+  Set(kCmosYear, 0x99);
+  Set(kCmosRegisterB, kCmos24Hours);
+  EXPECT_EQ(Get(kCmosCentury), 0x99);
+  EXPECT_EQ(Get(kCmosYear), 0x99);
+}
+
 TEST_F(CmosRtcTest, WithoutSetARegisterIsSetAlone) {
   Set(kCmosMinutes, 0x10);
   EXPECT_EQ(Time(), (std::vector<int>{0x20, 0x24, 0x02, 0x29, 0x23, 0x10, 0x59}));
