@@ -165,7 +165,7 @@ TEST(OverlaysOfAllProcessorsOverTheSamePages) {
     constexpr uint32_t kPages[] = {kHvMsrHypercall, kHvMsrReferenceTsc, kHvMsrVpAssistPage, kHvMsrSiefp, kHvMsrSimp};
     uint64_t other_faults = 0;
     WriteMsr(kHvMsrGuestOsId, kLinuxId);
-    for (uint32_t i = 0; i < 200; ++i) {
+    for (uint32_t i = 0; i < 60; ++i) {
       const uint32_t msr = kPages[random.Below(5)];
       const uint64_t page = g_scratch + kPageBytes * random.Below(kScratchPages);
       WriteMsr(msr, page | random.Below(2));

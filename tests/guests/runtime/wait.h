@@ -11,7 +11,7 @@
 namespace guest {
 
 // 20 s at 3 GHz.
-inline constexpr uint64_t kGenerousTicks = 60'000'000'000;
+inline constexpr uint64_t kGenerousTicks = 200'000'000'000;
 
 // False: the condition still did not hold at the limit.
 template <typename F>
