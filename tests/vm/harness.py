@@ -21,8 +21,8 @@ LIMIT = float(os.environ.get("VMM_TEST_LIMIT", "180"))
 
 
 # The lab's emulator has ended guests by triple faults of its own making (lab/README.md). There, and there only, a test that meets
-# one is run once more, and says so; a second in one run is ours.
-FLAKES_ALLOWED = 1 if os.environ.get("VMM_LAB") else 0
+# one is run once more, and says so; a fourth in one run is ours.
+FLAKES_ALLOWED = 3 if os.environ.get("VMM_LAB") else 0
 flakes = 0
 TRIPLE_FAULT = "had a triple fault"
 
