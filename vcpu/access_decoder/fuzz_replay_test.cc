@@ -2,40 +2,26 @@
 // generator.
 #include <array>
 #include <cstddef>
-#include <cstdint>
-#include <fstream>
-#include <iterator>
 #include <random>
 #include <string>
-#include <vector>
 
 #include <gtest/gtest.h>
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
+#include "base/fuzz_replay.h"
 
 namespace vmm {
 namespace {
 
-std::vector<std::string> g_files;
-
-void Try(const std::string& input) {
-  LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
-}
-
 TEST(FuzzReplayTest, SurvivesTheCorpusCutAndChanged) {
-  ASSERT_FALSE(g_files.empty());
-  Try("");
-  for (const std::string& path : g_files) {
-    std::ifstream file(path, std::ios::binary);
-    const std::string input{std::istreambuf_iterator<char>(file), {}};
-    ASSERT_FALSE(input.empty()) << path;
-    Try(input);
+  TryFuzzInput("");
+  for (const std::string& input : FuzzCorpus()) {
+    TryFuzzInput(input);
     for (size_t i = 0; i < input.size(); ++i) {
-      Try(input.substr(0, i));
+      TryFuzzInput(input.substr(0, i));
       for (const char c : {'\0', '\x07', '\xff'}) {
         std::string changed = input;
         changed[i] = c;
-        Try(changed);
+        TryFuzzInput(changed);
       }
     }
   }
@@ -53,15 +39,9 @@ TEST(FuzzReplayTest, SurvivesRandomInstructions) {
     const std::array<std::string, 5> prefixes = {"", "\x0f", "\x66", "\x48", "\x62\xf1\x7c\x49"};
     const std::string start = prefixes[n % 5] + opcode;
     input.replace(2, start.size(), start);
-    Try(input);
+    TryFuzzInput(input);
   }
 }
 
 }  // namespace
 }  // namespace vmm
-
-int main(int argc, char** argv) {
-  testing::InitGoogleTest(&argc, argv);
-  for (int i = 1; i < argc; ++i) vmm::g_files.emplace_back(argv[i]);
-  return RUN_ALL_TESTS();
-}

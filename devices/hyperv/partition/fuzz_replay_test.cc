@@ -1,51 +1,30 @@
 // A fuzz target without the fuzzer: its corpus as it is, cut short, and with bytes changed; and sequences from a fixed generator.
-#include <cstddef>
-#include <cstdint>
-#include <fstream>
-#include <iterator>
 #include <random>
 #include <string>
-#include <vector>
 
 #include <gtest/gtest.h>
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
+#include "base/fuzz_replay.h"
 
 namespace vmm {
 namespace {
 
-std::vector<std::string> g_files;
-
-void Try(const std::string& input) {
-  LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
-}
-
 // A run makes a partition anew, which costs milliseconds: a sample of what could be cut and changed.
 TEST(FuzzReplayTest, SurvivesTheCorpusCutAndChangedAndWithRandomSequencesBehind) {
-  ASSERT_FALSE(g_files.empty());
   std::mt19937 random(1);
-  Try("");
-  for (const std::string& path : g_files) {
-    std::ifstream file(path, std::ios::binary);
-    const std::string input{std::istreambuf_iterator<char>(file), {}};
-    ASSERT_FALSE(input.empty()) << path;
-    Try(input);
+  TryFuzzInput("");
+  for (const std::string& input : FuzzCorpus()) {
+    TryFuzzInput(input);
     for (int n = 0; n < 8; ++n) {
-      Try(input.substr(0, random() % input.size()));
+      TryFuzzInput(input.substr(0, random() % input.size()));
       std::string changed = input;
       changed[random() % changed.size()] = static_cast<char>(random());
-      Try(changed);
+      TryFuzzInput(changed);
       for (int i = 0; i < 1500; ++i) changed.push_back(static_cast<char>(random()));
-      Try(changed);
+      TryFuzzInput(changed);
     }
   }
 }
 
 }  // namespace
 }  // namespace vmm
-
-int main(int argc, char** argv) {
-  testing::InitGoogleTest(&argc, argv);
-  for (int i = 1; i < argc; ++i) vmm::g_files.emplace_back(argv[i]);
-  return RUN_ALL_TESTS();
-}
