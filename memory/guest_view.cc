@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,9 +21,33 @@
 #endif
 
 namespace vmm {
+namespace {
+
+// What a process of ours has beyond views: programs, stacks, heaps, KVM's pages. A few hundred at most.
+constexpr uint64_t kOtherMappings = 4096;
+// A range whose pages differ is changed piece by piece, and one that could not be changed back again: on the way there is one more.
+constexpr uint64_t kPiecesOnTheWay = 4;
+
+constexpr int ProtectionOf(PageAccess access) noexcept {
+  switch (access) {
+    case PageAccess::kReadWrite: return PROT_READ | PROT_WRITE;
+    case PageAccess::kRead: return PROT_READ;
+    case PageAccess::kNone: break;
+  }
+  return PROT_NONE;
+}
+
+// The kernel's own default where it does not say.
+uint64_t MappingsOfAProcess() {
+  uint64_t count = 0;
+  std::ifstream file("/proc/sys/vm/max_map_count");
+  return file >> count ? count : 65'530;
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<GuestView>> GuestView::Create(const GuestRam& ram, const MemoryLayout& layout,
-                                                             uint32_t overlay_pages) {
+                                                             uint32_t overlay_pages, uint32_t protected_pieces) {
   if (overlay_pages > kMaxOverlayPages) {
     return absl::InvalidArgumentError(
         absl::StrCat("make a view of guest RAM: ", overlay_pages, " overlay pages are more than ", kMaxOverlayPages));
@@ -32,7 +57,27 @@ absl::StatusOr<std::unique_ptr<GuestView>> GuestView::Create(const GuestRam& ram
   std::unique_ptr<GuestView> view(new GuestView(std::move(fd), ram.options()));
   RETURN_IF_ERROR(MapRam(ram, layout, RamUse::kGuest, view->mappings_));
   if (overlay_pages != 0 && view->CanOverlay()) RETURN_IF_ERROR(view->MakeOverlayFile(overlay_pages));
+  if (protected_pieces != 0) RETURN_IF_ERROR(view->MakeProtections(layout, overlay_pages, protected_pieces));
   return view;
+}
+
+absl::Status GuestView::MakeProtections(const MemoryLayout& layout, uint32_t overlay_pages, uint32_t protected_pieces) {
+  if (protected_pieces > kMaxProtectedPieces) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("protect guest RAM in ", protected_pieces, " pieces: more than ", kMaxProtectedPieces));
+  }
+  if (!CanOverlay()) {
+    return absl::FailedPreconditionError("protect pages of guest RAM: it is of reserved huge pages, of which no part can be protected");
+  }
+  const uint64_t needed = uint64_t{protected_pieces} + 2 * uint64_t{overlay_pages} + kOtherMappings;
+  if (const uint64_t granted = MappingsOfAProcess(); granted < needed) {
+    return absl::FailedPreconditionError(absl::StrCat("protect guest RAM in ", protected_pieces, " pieces: a process of this host has ",
+                                                      granted, " mappings (vm.max_map_count), and ", needed, " are needed"));
+  }
+  max_pieces_ = protected_pieces;
+  const MutexLock lock(mutex_);
+  ASSIGN_OR_RETURN(accesses_, AccessTable::Create(layout));
+  return absl::OkStatus();
 }
 
 absl::Status GuestView::MakeOverlayFile(uint32_t overlay_pages) {
@@ -80,14 +125,18 @@ absl::StatusOr<std::unique_ptr<ViewOverlay>> GuestView::NewPage() {
   return absl::ResourceExhaustedError(absl::StrCat("make an overlay page: all ", overlays_.size(), " of this view are in use"));
 }
 
-std::byte* GuestView::HostPage(Gpfn guest_page) const noexcept {
+std::byte* GuestView::HostPages(Gpfn guest_page, uint64_t pages) const noexcept {
   // Beyond, the address would wrap to some other page's.
-  if (guest_page.raw() > UINT64_MAX / kPageBytes) return nullptr;
-  return FindInRam(mappings_, Gpa(guest_page), kPageBytes);
+  if (guest_page.raw() > UINT64_MAX / kPageBytes || pages > UINT64_MAX / kPageBytes) return nullptr;
+  return FindInRam(mappings_, Gpa(guest_page), pages * kPageBytes);
+}
+
+PageAccess GuestView::AccessLocked(Gpfn page) const noexcept {
+  return accesses_ == nullptr ? PageAccess::kReadWrite : accesses_->Get(page);
 }
 
 bool GuestView::ShowLocked(Gpfn page) noexcept {
-  std::byte* const host = HostPage(page);
+  std::byte* const host = HostPages(page, 1);
   if (host == nullptr) return false;
   const Overlay* seen = nullptr;
   for (const Overlay& overlay : overlays_) {
@@ -100,15 +149,15 @@ bool GuestView::ShowLocked(Gpfn page) noexcept {
     ::madvise(host, kPageBytes, MADV_DONTDUMP);
     return true;
   }
-  return MapRamBack(page, kPageBytes);
+  return MapRamBack(page, kPageBytes, AccessLocked(page));
 }
 
-bool GuestView::MapRamBack(Gpfn page, uint64_t bytes) const noexcept {
+bool GuestView::MapRamBack(Gpfn page, uint64_t bytes, PageAccess access) const noexcept {
   for (const RamMapping& mapping : mappings_) {
     const uint64_t distance = (Gpa(page).raw() - mapping.range.start.raw()) / bytes * bytes;
     if (distance >= mapping.range.bytes) continue;
     std::byte* const host = mapping.host + distance;
-    if (::mmap(host, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, ram_fd_.get(),
+    if (::mmap(host, bytes, ProtectionOf(access), MAP_SHARED | MAP_FIXED | MAP_NORESERVE, ram_fd_.get(),
                static_cast<off_t>(mapping.range.ram_offset + distance)) == MAP_FAILED) {
       return false;
     }
@@ -173,8 +222,80 @@ std::optional<Gpfn> GuestView::place(uint32_t index) const noexcept {
   return overlays_[index].placed ? std::optional(overlays_[index].at) : std::nullopt;
 }
 
+uint64_t GuestView::NextOverlaidLocked(uint64_t first, uint64_t end) const noexcept {
+  for (const Overlay& overlay : overlays_) {
+    if (overlay.placed && overlay.at.raw() >= first && overlay.at.raw() < end) end = overlay.at.raw();
+  }
+  return end;
+}
+
+uint64_t GuestView::ProtectRunLocked(Gpfn first, uint64_t pages, PageAccess access) noexcept {
+  const uint64_t end = first.raw() + pages;
+  for (uint64_t page = first.raw(); page < end;) {
+    const uint64_t overlaid = NextOverlaidLocked(page, end);
+    if (const uint64_t bare = overlaid - page; bare != 0) {
+      // One mapping before and one after: all of it, or nothing.
+      if (::mprotect(HostPages(Gpfn(page), bare), bare * kPageBytes, ProtectionOf(access)) != 0) return page - first.raw();
+      accesses_->Set(Gpfn(page), bare, access);
+    }
+    if (overlaid == end) break;
+    accesses_->Set(Gpfn(overlaid), 1, access);  // mapped so when the overlay goes
+    page = overlaid + 1;
+  }
+  return pages;
+}
+
+GuestView::Protected GuestView::Protect(Gpfn first, uint64_t pages, PageAccess access) noexcept {
+  if (pages == 0) return {ViewProtect::kDone, 0};
+  if (HostPages(first, pages) == nullptr) return {ViewProtect::kNotRam, 0};
+  const MutexLock lock(mutex_);
+  if (accesses_ == nullptr) return {ViewProtect::kTooManyPieces, 0};
+  const uint64_t borders = accesses_->BordersAfter(first, pages, access);
+  if (borders > accesses_->borders() && borders > max_pieces_ + kPiecesOnTheWay) return {ViewProtect::kTooManyPieces, 0};
+  for (uint64_t done = 0; done < pages;) {
+    const Gpfn page(first.raw() + done);
+    const uint64_t run = accesses_->RunLength(page, pages - done);
+    if (accesses_->Get(page) != access) {
+      const uint64_t changed = ProtectRunLocked(page, run, access);
+      if (changed < run) return {ViewProtect::kHostRefused, done + changed};
+    }
+    done += run;
+  }
+  return {ViewProtect::kDone, pages};
+}
+
+bool GuestView::HasRoomFor(Gpfn first, uint64_t pages, PageAccess access) const noexcept {
+  if (pages == 0) return true;
+  const MutexLock lock(mutex_);
+  if (accesses_ == nullptr || HostPages(first, pages) == nullptr) return false;
+  const uint64_t borders = accesses_->BordersAfter(first, pages, access);
+  return borders <= accesses_->borders() || borders <= max_pieces_;
+}
+
+GuestView::AccessRun GuestView::RunAt(Gpfn first, uint64_t pages) const noexcept {
+  if (pages == 0 || HostPages(first, pages) == nullptr) return {PageAccess::kReadWrite, 0};
+  const MutexLock lock(mutex_);
+  if (accesses_ == nullptr) return {PageAccess::kReadWrite, pages};
+  return {accesses_->Get(first), accesses_->RunLength(first, pages)};
+}
+
+uint64_t GuestView::protected_pieces() const noexcept {
+  const MutexLock lock(mutex_);
+  return accesses_ == nullptr ? 0 : accesses_->borders();
+}
+
+void GuestView::ResetProtections() noexcept {
+  if (max_pieces_ == 0) return;  // made for none
+  for (const RamMapping& mapping : mappings_) {
+    if (Protect(mapping.range.start.page(), mapping.range.bytes / kPageBytes, PageAccess::kReadWrite).outcome != ViewProtect::kDone) {
+      Log(LogLevel::kError, "memory", "take back all protections of guest RAM");
+      std::abort();
+    }
+  }
+}
+
 bool GuestView::DropPage(Gpfn guest_page) noexcept {
-  std::byte* host = HostPage(guest_page);
+  std::byte* host = HostPages(guest_page, 1);
   if (host == nullptr) return false;
   const uint64_t bytes = RamPageBytes(options_);
   host = reinterpret_cast<std::byte*>(reinterpret_cast<uintptr_t>(host) & ~(bytes - 1));
@@ -182,7 +303,7 @@ bool GuestView::DropPage(Gpfn guest_page) noexcept {
   if (::madvise(host, bytes, MADV_DONTNEED) == 0 || ::madvise(host, bytes, MADV_DONTNEED_LOCKED) == 0) return true;
   // An older kernel: a new mapping of the same drops KVM's translations as well.
   const MutexLock lock(mutex_);
-  return CanOverlay() ? ShowLocked(guest_page) : MapRamBack(guest_page, bytes);
+  return CanOverlay() ? ShowLocked(guest_page) : MapRamBack(guest_page, bytes, PageAccess::kReadWrite);
 }
 
 void GuestView::Prefault(Gpa gpa, uint64_t bytes) noexcept {

@@ -1,21 +1,34 @@
-// Guest RAM as the virtual processors of one trust level see it: the mapping that their KVM VM's memory slots use, and pages of our
-// own that lie over RAM pages in it (overlays).
+// Guest RAM as the virtual processors of one trust level see it: the mapping that their KVM VM's memory slots use, with protections
+// of RAM pages in it, and pages of our own that lie over RAM pages (overlays).
 //
 // Shapes   one host mapping per RamRange. An overlay is 4096 bytes of a sealed file of a fixed number of pages; it is mapped over
 //          the RAM page in one step, so KVM sees the one or the other, and RAM beneath is never written.
-// Threads  NewPage, DropPage and all of ViewOverlay: any, guarded; one ViewOverlay is for one thread at a time, but data(). Counters
-//          are atomic. Mapping takes a system call that waits for the process's other mappings, and stops all processors for a moment:
-//          for what a guest does seldom.
+// Threads  Protect, NewPage, DropPage and all of ViewOverlay: any, guarded; one ViewOverlay is for one thread at a time, but data().
+//          Counters are atomic. Mapping takes a system call that waits for the process's other mappings, and stops all processors for
+//          a moment: for what a guest does seldom.
 // Trust    every page number may be the guest's: what is not RAM is refused, whatever it wraps to.
-// Errors   Create: Status. NewPage: RESOURCE_EXHAUSTED past the number given to Create, FAILED_PRECONDITION where CanOverlay is
-//          false. Place, DropPage: false.
+// Errors   Create: Status; FAILED_PRECONDITION where protections are asked for and cannot be. NewPage: RESOURCE_EXHAUSTED past the
+//          number given to Create, FAILED_PRECONDITION where CanOverlay is false. Protect: ViewProtect. Place, DropPage: false.
 //
-// Reserved huge pages (k2MiB, k1GiB) cannot be overlaid: the kernel maps no smaller part of them. CanOverlay says so, and whoever
-// configures a guest interface that needs overlays refuses such memory. Transparent huge pages can; the kernel splits one, and only
-// the mapping of it.
+// Reserved huge pages (k2MiB, k1GiB) can neither be overlaid nor protected in part: the kernel maps no smaller part of them.
+// CanOverlay says so, and whoever configures a guest interface that needs either refuses such memory. Transparent huge pages can; the
+// kernel splits one, and only the mapping of it.
 //
-// A guest's write to an overlay that is not kReadWrite makes KVM_RUN fail with EFAULT, naming no address. So does KVM's own write on
-// the guest's behalf.
+// A guest's access that the mapping does not allow makes KVM_RUN fail with EFAULT, naming no address: a write to an overlay that is
+// not kReadWrite, or what Protect has taken away. So does KVM's own access on the guest's behalf, but for its instruction emulator,
+// which shows it as an access to a device at that address.
+//
+// Protections are mprotect(2) on the view. When it returns no processor uses the old rights: before the kernel changes its page
+// tables it calls KVM's MMU notifier, which takes the pages out of the VM's nested page tables and makes every processor of the VM
+// that is in guest mode leave and drop its translations, and waits for that; an entry that another processor was about to make from
+// the old host mapping is not made, because KVM counts invalidations and looks again. KVM's own copies go through the host's page
+// tables, whose translations mprotect drops on all processors as well, and pages that it keeps at hand (kvmclock) are let go by the
+// same notifier. An overlay is placed over the page by its own rules: the rights beneath are not asked.
+//
+// Each change of access along RAM is one mapping more, and the kernel grants a process 65 530 (vm.max_map_count). So a view is made
+// for a number of such pieces, and a change that would need more is refused before anything is done: kTooManyPieces. A guest that
+// protects every other page gets as far as half that number of pages. There is no slower way behind it: what cannot be mapped cannot
+// be protected from KVM's own accesses, in any way. Ranges that meet are one again at once, in the kernel too.
 #ifndef VMM_MEMORY_GUEST_VIEW_H_
 #define VMM_MEMORY_GUEST_VIEW_H_
 
@@ -31,9 +44,11 @@
 #include "absl/status/statusor.h"
 #include "base/mutex.h"
 #include "base/owned_fd.h"
+#include "memory/access_table.h"
 #include "memory/gpa.h"
 #include "memory/guest_ram.h"
 #include "memory/layout.h"
+#include "memory/page_access.h"
 #include "memory/ram_mapping.h"
 
 namespace vmm {
@@ -69,13 +84,23 @@ class ViewOverlay final {
   const uint32_t index_;
 };
 
+enum class ViewProtect : uint8_t {
+  kDone,
+  kNotRam,         // a page is outside RAM: nothing was done
+  kTooManyPieces,  // nothing was done
+  kHostRefused,    // the kernel has no memory for another mapping: the first pages are done, the others are as they were
+};
+
 class GuestView final {
  public:
-  // An overlay may split one mapping in three, and the kernel grants a process 65 530.
+  // An overlay may split one mapping in three, and the kernel grants a process 65 530: with as many protected pieces in one view,
+  // there are 16 378 left for all else.
   static constexpr uint32_t kMaxOverlayPages = 8192;
+  static constexpr uint32_t kMaxProtectedPieces = 32'768;
 
-  // Maps `ram`, which may be closed afterwards.
-  static absl::StatusOr<std::unique_ptr<GuestView>> Create(const GuestRam& ram, const MemoryLayout& layout, uint32_t overlay_pages);
+  // Maps `ram`, which may be closed afterwards. `protected_pieces`: 0 for a view whose pages nobody protects.
+  static absl::StatusOr<std::unique_ptr<GuestView>> Create(const GuestRam& ram, const MemoryLayout& layout, uint32_t overlay_pages,
+                                                           uint32_t protected_pieces = 0);
   GuestView(const GuestView&) = delete;
   GuestView& operator=(const GuestView&) = delete;
   // No ViewOverlay is left, and no VM uses the mappings.
@@ -86,6 +111,30 @@ class GuestView final {
 
   [[nodiscard]] bool CanOverlay() const noexcept { return RamPageBytes(options_) == kPageBytes; }
   [[nodiscard]] absl::StatusOr<std::unique_ptr<ViewOverlay>> NewPage();
+
+  // --- Protections of RAM; none when made ---
+
+  struct Protected {
+    ViewProtect outcome;
+    uint64_t pages;  // from `first` on, which have the access now
+  };
+  // From its return on the guest's processors, and KVM for them, can do no more than `access` with these pages, nor less. Under an
+  // overlay it holds when that goes.
+  [[nodiscard]] Protected Protect(Gpfn first, uint64_t pages, PageAccess access) noexcept;
+  // Whether Protect of the same would find too many pieces.
+  [[nodiscard]] bool HasRoomFor(Gpfn first, uint64_t pages, PageAccess access) const noexcept;
+  // The access of RAM at `first`, and how many pages from there on, of `pages` at most, have the same. Not RAM: no pages.
+  struct AccessRun {
+    PageAccess access;
+    uint64_t pages;
+  };
+  [[nodiscard]] AccessRun RunAt(Gpfn first, uint64_t pages) const noexcept;
+  // In how many places access changes along RAM.
+  [[nodiscard]] uint64_t protected_pieces() const noexcept;
+  // Everything may be read and written again. The process ends where the host refuses, as it cannot: pieces only meet.
+  void ResetProtections() noexcept;
+
+  // --- ---
 
   // For who has to judge an EFAULT. The page may have gone while the processor was on its way out: where none is left now, but
   // overlay_changes differs from before the entry, running again decides.
@@ -112,6 +161,7 @@ class GuestView final {
 
   GuestView(OwnedFd ram_fd, const GuestRamOptions& options) : ram_fd_(std::move(ram_fd)), options_(options) {}
   absl::Status MakeOverlayFile(uint32_t overlay_pages);
+  absl::Status MakeProtections(const MemoryLayout& layout, uint32_t overlay_pages, uint32_t protected_pieces);
   void Release(uint32_t index) noexcept;
   bool Place(uint32_t index, Gpfn guest_page, ViewAccess access) noexcept;
   void Remove(uint32_t index) noexcept;
@@ -121,8 +171,14 @@ class GuestView final {
   // Maps what is to be seen at `page` now. False: that is not RAM, or the host could not, and nothing has changed.
   [[nodiscard]] bool ShowLocked(Gpfn page) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ShowAgainLocked(Gpfn page) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  [[nodiscard]] bool MapRamBack(Gpfn page, uint64_t bytes) const noexcept;
-  [[nodiscard]] std::byte* HostPage(Gpfn guest_page) const noexcept;
+  [[nodiscard]] bool MapRamBack(Gpfn page, uint64_t bytes, PageAccess access) const noexcept;
+  [[nodiscard]] PageAccess AccessLocked(Gpfn page) const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Pages whose access is the same and to be another. How many are done.
+  [[nodiscard]] uint64_t ProtectRunLocked(Gpfn first, uint64_t pages, PageAccess access) noexcept
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The first page of [first, end) that an overlay lies over, or end.
+  [[nodiscard]] uint64_t NextOverlaidLocked(uint64_t first, uint64_t end) const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] std::byte* HostPages(Gpfn guest_page, uint64_t pages) const noexcept;
 
   // Immutable after Create.
   const OwnedFd ram_fd_;
@@ -130,8 +186,11 @@ class GuestView final {
   std::vector<RamMapping> mappings_;
   OwnedFd overlay_fd_;
   std::byte* overlay_bytes_ = nullptr;
+  uint32_t max_pieces_ = 0;
 
   mutable Mutex mutex_;
+  // Null where nobody protects.
+  std::unique_ptr<AccessTable> accesses_ ABSL_GUARDED_BY(mutex_) ABSL_PT_GUARDED_BY(mutex_);
   std::vector<Overlay> overlays_ ABSL_GUARDED_BY(mutex_);  // never grows: Place allocates nothing
   uint64_t next_order_ ABSL_GUARDED_BY(mutex_) = 1;
   // Written under the mutex; release: who sees the count sees a mapping at least as new.

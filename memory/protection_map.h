@@ -64,6 +64,7 @@ class ProtectionMap final {
 
   // --- Lookups ---
 
+  [[nodiscard]] bool IsRam(Gpfn first, uint64_t pages) const noexcept;
   // Everything where it is not RAM: there is nothing to protect.
   [[nodiscard]] PageRights Rights(unsigned level, Gpfn guest_page) const noexcept;
   // What one owner allows.
@@ -102,7 +103,6 @@ class ProtectionMap final {
   };
 
   ProtectionMap() = default;
-  [[nodiscard]] bool IsRam(Gpfn first, uint64_t pages) const noexcept;
   [[nodiscard]] bool IsNamedChunk(unsigned owner, uint64_t page) const noexcept;
   [[nodiscard]] std::optional<PageRights> Named(unsigned owner, uint64_t page) const noexcept;
   [[nodiscard]] PageRights ImposedUnchecked(unsigned owner, uint64_t page) const noexcept;
