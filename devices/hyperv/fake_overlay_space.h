@@ -1,10 +1,11 @@
-// Overlay pages over imaginary RAM of `ram_pages` pages. Testonly: use it wherever something owns an overlay page.
+// Overlay pages over imaginary RAM of `ram_pages` pages, of which the level may do what `rights` says. Testonly: use it wherever something owns an overlay page.
 #ifndef VMM_DEVICES_HYPERV_FAKE_OVERLAY_SPACE_H_
 #define VMM_DEVICES_HYPERV_FAKE_OVERLAY_SPACE_H_
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -12,14 +13,20 @@
 #include "absl/status/statusor.h"
 #include "devices/hyperv/overlay_page.h"
 #include "memory/gpa.h"
+#include "memory/page_rights.h"
 
 namespace vmm {
 
 class FakeOverlayPage final : public OverlayPage {
  public:
-  explicit FakeOverlayPage(uint64_t ram_pages) : ram_pages_(ram_pages) {}
+  FakeOverlayPage(uint64_t ram_pages, const std::map<uint64_t, PageRights>& rights) : ram_pages_(ram_pages), rights_(rights) {}
 
   [[nodiscard]] std::byte* data() noexcept override { return bytes_.data(); }
+  [[nodiscard]] bool MayPlace(Gpfn at, Access access) const noexcept override {
+    const auto found = rights_.find(at.raw());
+    if (found == rights_.end()) return true;
+    return found->second.read() && (access != Access::kReadWrite || found->second.write());
+  }
   [[nodiscard]] bool Place(Gpfn at, Access access) noexcept override {
     place_ = at.raw() < ram_pages_ ? std::optional(at) : std::nullopt;
     access_ = access;
@@ -31,6 +38,7 @@ class FakeOverlayPage final : public OverlayPage {
 
  private:
   const uint64_t ram_pages_;
+  const std::map<uint64_t, PageRights>& rights_;
   alignas(kPageBytes) std::array<std::byte, kPageBytes> bytes_{};
   std::optional<Gpfn> place_;
   Access access_ = Access::kRead;
@@ -41,13 +49,16 @@ class FakeOverlaySpace final : public OverlaySpace {
   static constexpr uint64_t kRamPages = 0x1000;
 
   [[nodiscard]] absl::StatusOr<std::unique_ptr<OverlayPage>> NewPage() override {
-    auto page = std::make_unique<FakeOverlayPage>(kRamPages);
+    auto page = std::make_unique<FakeOverlayPage>(kRamPages, rights);
     pages_.push_back(page.get());
     return page;
   }
   // In the order of making; each lives as long as its owner keeps it.
   [[nodiscard]] FakeOverlayPage& page(size_t n) { return *pages_.at(n); }
   [[nodiscard]] size_t page_count() const { return pages_.size(); }
+
+  // What the level may do with RAM, by page; everything where there is none.
+  std::map<uint64_t, PageRights> rights;
 
  private:
   std::vector<FakeOverlayPage*> pages_;

@@ -9,7 +9,7 @@
 // Trust    the Gpfn is the guest's, any number. The content is writable by the guest if placed so: load a field once, check the
 //          copy.
 // Errors   Place: false, an outcome that the specification foresees. NewPage: Status, at set-up only.
-// Source   Hyper-V TLFS, "Overlay Pages" and "Overlay GPA Pages".
+// Source   Hyper-V TLFS, "Overlay Pages" and "Overlay GPA Pages"; it says nothing of MayPlace, which is OpenVMM's #GP.
 #ifndef VMM_DEVICES_HYPERV_OVERLAY_PAGE_H_
 #define VMM_DEVICES_HYPERV_OVERLAY_PAGE_H_
 
@@ -33,6 +33,10 @@ class OverlayPage {
   OverlayPage& operator=(const OverlayPage&) = delete;
 
   [[nodiscard]] virtual std::byte* data() noexcept = 0;
+  // Whether the level whose page this is may do with the RAM at `at` what it could do with the page there: who may only read and
+  // execute a page of RAM must not have one over it that it can fill. Asked before the guest's wish to place it is followed; what
+  // is placed stays, whatever becomes of the rights beneath. True where that is not RAM. Reading is enough to execute.
+  [[nodiscard]] virtual bool MayPlace(Gpfn at, Access access) const noexcept = 0;
   // The page is at `at` from here on, and no longer where it was. False: that is not RAM, and the page is nowhere. Which of two
   // overlays at one place is seen is not defined; when one goes, the other is seen.
   [[nodiscard]] virtual bool Place(Gpfn at, Access access) noexcept = 0;

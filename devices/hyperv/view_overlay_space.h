@@ -15,14 +15,22 @@
 #include "devices/hyperv/overlay_page.h"
 #include "memory/gpa.h"
 #include "memory/guest_view.h"
+#include "memory/level_memory.h"
+#include "memory/page_rights.h"
 
 namespace vmm {
 
 class ViewOverlayPage final : public OverlayPage {
  public:
-  explicit ViewOverlayPage(std::unique_ptr<ViewOverlay> overlay) noexcept : overlay_(std::move(overlay)) {}
+  // `memory` outlives it.
+  ViewOverlayPage(std::unique_ptr<ViewOverlay> overlay, const LevelMemory& memory) noexcept
+      : overlay_(std::move(overlay)), memory_(memory) {}
 
   [[nodiscard]] std::byte* data() noexcept override { return overlay_->data(); }
+  [[nodiscard]] bool MayPlace(Gpfn at, Access access) const noexcept override {
+    const PageRights rights = memory_.Rights(at);
+    return rights.read() && (access != Access::kReadWrite || rights.write());
+  }
   [[nodiscard]] bool Place(Gpfn at, Access access) noexcept override { return overlay_->Place(at, Translate(access)); }
   void Remove() noexcept override { overlay_->Remove(); }
   [[nodiscard]] std::optional<Gpfn> place() const noexcept override { return overlay_->place(); }
@@ -41,21 +49,23 @@ class ViewOverlayPage final : public OverlayPage {
   }
 
   const std::unique_ptr<ViewOverlay> overlay_;
+  const LevelMemory& memory_;
 };
 
 class ViewOverlaySpace final : public OverlaySpace {
  public:
-  // `view` outlives the space and its pages.
-  explicit ViewOverlaySpace(GuestView& view) noexcept : view_(view) {}
+  // Both are of the level whose pages these will be, and outlive the space and its pages.
+  ViewOverlaySpace(GuestView& view, const LevelMemory& memory) noexcept : view_(view), memory_(memory) {}
 
   [[nodiscard]] absl::StatusOr<std::unique_ptr<OverlayPage>> NewPage() override {
     auto overlay = view_.NewPage();
     if (!overlay.ok()) return overlay.status();
-    return std::make_unique<ViewOverlayPage>(*std::move(overlay));
+    return std::make_unique<ViewOverlayPage>(*std::move(overlay), memory_);
   }
 
  private:
   GuestView& view_;
+  const LevelMemory& memory_;
 };
 
 }  // namespace vmm

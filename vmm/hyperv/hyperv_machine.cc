@@ -49,7 +49,8 @@ HypervMachine::HypervMachine(const Environment& environment, const HvOffer& offe
     : environment_(environment),
       offer_(offer),
       backing_(backing),
-      overlays_(environment.view),
+      memory_(environment.memory),
+      overlays_(environment.view, memory_),
       connections_(*this) {
   for (uint32_t index = 0; index < offer.max_vps; ++index) {
     processors_.push_back(std::make_unique<HypervProcessor>(
@@ -80,7 +81,7 @@ absl::Status HypervMachine::Finish(const std::vector<std::unique_ptr<VirtualProc
   RETURN_IF_ERROR(environment_.vm.SetClock(0));
   ASSIGN_OR_RETURN(clock_, KvmReferenceClock::Create(environment_.vm, first));
   shared_ = std::make_unique<HvSharedRegisters>(
-      HvSharedRegisters::Environment{*clock_, environment_.control, environment_.memory},
+      HvSharedRegisters::Environment{*clock_, environment_.control, memory_},
       HvSharedRegisters::Frequencies{.tsc_hz = uint64_t{first.TscKhz()} * 1000, .apic_hz = kApicHz});
   ASSIGN_OR_RETURN(partition_, HvPartition::Create(offer_, *shared_, overlays_));
   RETURN_IF_ERROR(TrapMsrs());
@@ -88,7 +89,7 @@ absl::Status HypervMachine::Finish(const std::vector<std::unique_ptr<VirtualProc
                                              .connections = connections_,
                                              .vps = *this,
                                              .clock = *clock_,
-                                             .memory = environment_.memory,
+                                             .memory = memory_,
                                              .overlays = overlays_,
                                              .eoi_watch = *eoi_watch_,
                                              .kernel_timers = backing_ == Backing::kKernel};

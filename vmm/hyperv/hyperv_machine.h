@@ -31,6 +31,7 @@
 #include "kvm/vm.h"
 #include "memory/guest_memory.h"
 #include "memory/guest_view.h"
+#include "memory/level_memory.h"
 #include "vcpu/virtual_processor.h"
 #include "vcpu/vp_requests.h"
 #include "vmm/hyperv/eoi_watch.h"
@@ -90,6 +91,7 @@ class HypervMachine final : public SintRaiser, private SynicDirectory, private H
   const Environment environment_;
   const HvOffer offer_;
   const Backing backing_;
+  const LevelMemory memory_;  // VTL0's, which nobody restricts
   ViewOverlaySpace overlays_;
   ConnectionTable connections_;
   std::unique_ptr<EoiWatch> eoi_watch_;

@@ -22,6 +22,7 @@
 #include "devices/hyperv/partition/hv_vp.h"
 #include "kvm/vm.h"
 #include "memory/guest_view.h"
+#include "memory/level_memory.h"
 #include "vcpu/virtual_processor.h"
 #include "vcpu/vp_requests.h"
 #include "vmm/hyperv/kvm_sint_interrupts.h"
@@ -56,7 +57,7 @@ class HypervProcessor final : public GuestInterface,
     ConnectionTable& connections;
     HvVpDirectory& vps;
     ReferenceClock& clock;
-    const GuestMemory& memory;
+    const LevelMemory& memory;
     OverlaySpace& overlays;
     EoiWatch& eoi_watch;
     bool kernel_timers;

@@ -164,7 +164,7 @@ HypercallDispatcher::Answer HypercallDispatcher::Run(HypercallRegisters& registe
     if (input.fast()) {
       if (!file.Store(ToSlots(frame.input_bytes) + from, made, registers, xmm)) return Done(HvStatus::kOperationFailed, start);
     } else if (!memory_.Write(frame.output + from, made)) {
-      // It was there before the handler ran: another processor has taken it away meanwhile.
+      // It could be written before the handler ran: another processor has taken it away meanwhile.
       return Done(HvStatus::kInvalidHypercallInput, start);
     }
   }
@@ -190,7 +190,7 @@ HvStatus HypercallDispatcher::FetchMemory(const Frame& frame) noexcept {
     return HvStatus::kInvalidHypercallInput;
   }
   // Before anything is done that could not be told.
-  if (frame.output_bytes != 0 && !memory_.Contains(frame.output, frame.output_bytes)) return HvStatus::kInvalidHypercallInput;
+  if (frame.output_bytes != 0 && !memory_.CanWrite(frame.output, frame.output_bytes)) return HvStatus::kInvalidHypercallInput;
   return HvStatus::kSuccess;
 }
 

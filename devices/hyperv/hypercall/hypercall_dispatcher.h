@@ -11,10 +11,12 @@
 //            XMM input that was not offered                                              #UD
 //            output that was not offered, or by a 32-bit caller                          INVALID_HYPERCALL_INPUT
 //      memory: a block that is not aligned to 8, or crosses a page                       INVALID_ALIGNMENT
-//              a block that is not in RAM                                                INVALID_HYPERCALL_INPUT
+//              a block that is not in RAM, or where the caller's level may not read (input)
+//              or write (output)                                                         INVALID_HYPERCALL_INPUT
 //   6. the parameters, in the order of their structure                                   the handler's
 // Where sources differ: a block across pages is INVALID_ALIGNMENT, as the TLFS has it (OpenVMM: _INPUT), also where it is so
-// large that no address would do. A block outside RAM is _INPUT, as OpenVMM and KVM have it (TLFS: _ALIGNMENT). The TLFS forbids
+// large that no address would do. A block outside RAM is _INPUT, as OpenVMM and KVM have it (TLFS: _ALIGNMENT). So is one that a
+// higher level protects, as in OpenVMM (TLFS: a memory intercept to that level, which knows better what its guest does). The TLFS forbids
 // that input and output overlap, and has no status for it; Linux gives GetVpIndexFromApicId one address for both. So it is let
 // pass: input is copied before output is written, and who does it with a call that continues spoils its own parameters. A rep
 // call that fails after step 4 says that the elements before its start are done: they are, if this is where it was told to
@@ -44,7 +46,7 @@
 #include "devices/hyperv/hypercall/hypercall_services.h"
 #include "devices/hyperv/hypercall/hypercall_table.h"
 #include "memory/gpa.h"
-#include "memory/guest_memory.h"
+#include "memory/level_memory.h"
 
 namespace vmm {
 
@@ -58,8 +60,8 @@ class HypercallDispatcher final {
     uint64_t switched;   // VTL calls and returns
   };
 
-  // `memory` is the caller's level's view. It and `services` outlive this.
-  HypercallDispatcher(VpIndex vp, Vtl vtl, const HvOffer& offer, const GuestMemory& memory, HypercallServices& services) noexcept
+  // `memory` is the caller's level's. It and `services` outlive this.
+  HypercallDispatcher(VpIndex vp, Vtl vtl, const HvOffer& offer, const LevelMemory& memory, HypercallServices& services) noexcept
       : caller_{vp, vtl, offer, services}, memory_(memory) {}
   HypercallDispatcher(const HypercallDispatcher&) = delete;
   HypercallDispatcher& operator=(const HypercallDispatcher&) = delete;
@@ -92,7 +94,7 @@ class HypercallDispatcher final {
   [[nodiscard]] HvStatus FetchMemory(const Frame& frame) noexcept;
 
   const HypercallCaller caller_;
-  const GuestMemory& memory_;
+  const LevelMemory& memory_;
   alignas(16) std::array<std::byte, kPageBytes> input_;
   alignas(16) std::array<std::byte, kPageBytes> output_;
   // Counters: relaxed, they order nothing; written by the VP's thread.

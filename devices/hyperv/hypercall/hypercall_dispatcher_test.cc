@@ -15,6 +15,9 @@
 #include "devices/hyperv/hypercall/hypercall_machine_for_test.h"
 #include "devices/hyperv/hypercall/hypercall_parameters_layout.h"
 #include "memory/gpa.h"
+#include "memory/page_rights.h"
+#include "memory/protection_map.h"
+#include "memory/recording_listener.h"
 
 namespace vmm {
 namespace {
@@ -232,6 +235,51 @@ TEST(HypercallDispatcherTest, OutputOutsideRamIsRefusedBeforeTheCallIsMade) {
   EXPECT_EQ(m.CallMemory({.code = Code::kGetVpRegisters, .reps = 1}, HypercallMachine::kInput, Gpa(HypercallMachine::kRamBytes)),
             Failure(HvStatus::kInvalidHypercallInput));
   EXPECT_TRUE(m.services.got.empty());
+}
+
+// What VTL1 lets VTL0 do with the page of a block.
+void Protect(HypercallMachine& m, Gpa block, PageRights rights) {
+  RecordingListener listener;
+  ASSERT_EQ(m.map->Set(1, block.page(), 1, rights, listener), ProtectionResult::kDone);
+}
+
+TEST(HypercallDispatcherTest, InputThatTheCallerMayNotReadIsNotReadForIt) {
+  HypercallMachine m;
+  m.PutInput(HvSignalEventInput{.connection_id = 7});
+  Protect(m, HypercallMachine::kInput, PageRights::None());
+  EXPECT_EQ(m.CallMemory({Code::kSignalEvent}), Failure(HvStatus::kInvalidHypercallInput));
+  EXPECT_TRUE(m.services.signalled.empty());
+  Protect(m, HypercallMachine::kInput, PageRights(PageRights::kRead));
+  EXPECT_EQ(m.CallMemory({Code::kSignalEvent}), Success());
+  EXPECT_FALSE(m.services.signalled.empty());
+}
+
+TEST(HypercallDispatcherTest, OutputThatTheCallerMayNotWriteIsNotWrittenForItAndTheCallNotMade) {
+  for (const PageRights rights : {PageRights::None(), PageRights(PageRights::kRead), PageRights(0xd)}) {
+    HypercallMachine m;
+    m.PutInput(kOwnRegisters);
+    m.PutList(16, Names(1));
+    Protect(m, HypercallMachine::kOutput, rights);
+    EXPECT_EQ(m.CallMemory({.code = Code::kGetVpRegisters, .reps = 1}), Failure(HvStatus::kInvalidHypercallInput));
+    EXPECT_TRUE(m.services.got.empty());
+    EXPECT_TRUE(m.IsOutputUntouched());
+  }
+}
+
+TEST(HypercallDispatcherTest, OutputThatIsTakenAwayDuringTheCallIsNotWritten) {
+  HypercallMachine m;
+  m.PutInput(kOwnRegisters);
+  m.PutList(16, Names(1));
+  m.services.on_register = [&m] { Protect(m, HypercallMachine::kOutput, PageRights::None()); };
+  EXPECT_EQ(m.CallMemory({.code = Code::kGetVpRegisters, .reps = 1}), Failure(HvStatus::kInvalidHypercallInput));
+  EXPECT_TRUE(m.IsOutputUntouched());
+}
+
+TEST(HypercallDispatcherTest, TheLevelThatProtectsUsesItsPages) {
+  HypercallMachine m(OfferOfEverything(), kVtl1);
+  m.PutInput(HvSignalEventInput{.connection_id = 7});
+  Protect(m, HypercallMachine::kInput, PageRights::None());
+  EXPECT_EQ(m.CallMemory({Code::kSignalEvent}), Success());
 }
 
 TEST(HypercallDispatcherTest, InputAndOutputMayBeOnePlace) {

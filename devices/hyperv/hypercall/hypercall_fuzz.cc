@@ -23,6 +23,7 @@
 #include "memory/guest_memory.h"
 #include "memory/guest_ram.h"
 #include "memory/layout.h"
+#include "memory/level_memory.h"
 
 namespace vmm {
 namespace {
@@ -58,6 +59,7 @@ class FuzzXmm final : public XmmAccess {
 struct Machine {
   std::unique_ptr<GuestMemory> memory =
       *GuestMemory::Create(**GuestRam::Create({.bytes = kRamBytes}), *MemoryLayout::Create(kRamBytes));
+  const LevelMemory level_memory{*memory};
   // What the RAM held before the call: zeroes but for an input's contents. Kept in step: a copy for each call would cost most.
   std::unique_ptr<std::byte[]> before = std::make_unique<std::byte[]>(kRamBytes);
   FakeHypercallServices services;
@@ -213,7 +215,7 @@ void Fuzz(std::span<const uint8_t> data) {
   FuzzXmm xmm(input);
   const HvOffer offer{.privileges = input.privileges, .features = input.features};
   const VpIndex vp(input.vp_count / 256 % m.services.partition.count);
-  HypercallDispatcher dispatcher(vp, caller, offer, *m.memory, m.services);
+  HypercallDispatcher dispatcher(vp, caller, offer, m.level_memory, m.services);
   // Each execution completes an element at least.
   for (int executions = 0; Step(m, dispatcher, caller, xmm, registers); ++executions) {
     Require(executions < HypercallInput::kRepMask);

@@ -20,10 +20,13 @@
 #include "devices/hyperv/hypercall/hypercall_dispatcher.h"
 #include "devices/hyperv/hypercall/hypercall_layout.h"
 #include "devices/hyperv/hypercall/hypercall_parameters_layout.h"
+#include "memory/access_gate.h"
 #include "memory/gpa.h"
 #include "memory/guest_memory.h"
 #include "memory/guest_ram.h"
 #include "memory/layout.h"
+#include "memory/level_memory.h"
+#include "memory/protection_map.h"
 
 namespace vmm {
 
@@ -100,7 +103,7 @@ class HypercallMachine final {
   static constexpr std::byte kUntouched{0xee};
 
   explicit HypercallMachine(const HvOffer& offer = OfferOfEverything(), Vtl vtl = kVtl0)
-      : dispatcher(kVp, vtl, offer, *memory, services) {
+      : level_memory(*memory, *map, gate, vtl.raw()), dispatcher(kVp, vtl, offer, level_memory, services) {
     static_cast<void>(memory->Fill(kOutput, kUntouched, kPageBytes));
   }
 
@@ -177,6 +180,10 @@ class HypercallMachine final {
   // Before the dispatcher, which refers to them.
   std::unique_ptr<GuestMemory> memory =
       *GuestMemory::Create(**GuestRam::Create({.bytes = kRamBytes}), *MemoryLayout::Create(kRamBytes));
+  // What VTL1 lets VTL0 do.
+  std::unique_ptr<ProtectionMap> map = *ProtectionMap::Create(*MemoryLayout::Create(kRamBytes), 2);
+  AccessGate gate;
+  LevelMemory level_memory;
   FakeHypercallServices services;
   FakeXmm xmm;
   HypercallDispatcher dispatcher;

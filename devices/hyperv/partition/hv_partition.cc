@@ -88,7 +88,7 @@ void HvSharedRegisters::ReportCrash(uint64_t control) noexcept {
     const uint64_t bytes = p[4];
     std::string message(std::min(bytes, kMaxCrashMessageBytes), '\0');
     if (bytes > kPageBytes || !environment_.memory.Read(text, std::as_writable_bytes(std::span(message)))) {
-      absl::StrAppend(&report, "; its message is not in RAM, or longer than a page");
+      absl::StrAppend(&report, "; its message is not in RAM, or longer than a page, or not for it to read");
     } else {
       absl::StrAppend(&report, "; it says: ", absl::CHexEscape(message.substr(0, message.find('\0'))),
                       bytes > kMaxCrashMessageBytes ? "..." : "");
@@ -149,8 +149,7 @@ bool HvPartition::Write(uint32_t msr, uint64_t value) noexcept {
     }
     case kHvMsrReferenceTsc: {
       const MutexLock lock(mutex_);
-      WriteReferenceTscLocked(value);
-      return true;
+      return WriteReferenceTscLocked(value);
     }
     default:
       return shared_.Write(msr, value);
@@ -166,6 +165,7 @@ bool HvPartition::WriteHypercallLocked(uint64_t value) {
   if ((value & kHvOverlayEnable) == 0) {
     RemoveHypercallPageLocked();
   } else if (!unchanged) {
+    if (!hypercall_overlay_->MayPlace(PageOf(value), OverlayPage::Access::kReadExecute)) return false;
     had_read_only_page_.store(true, std::memory_order_release);
     const std::optional<Gpfn> before = hypercall_overlay_->place();
     if (!hypercall_overlay_->Place(PageOf(value), OverlayPage::Access::kReadExecute)) {
@@ -186,15 +186,17 @@ void HvPartition::RemoveHypercallPageLocked() {
   hypercall_ &= ~kHvOverlayEnable;
 }
 
-void HvPartition::WriteReferenceTscLocked(uint64_t value) {
+bool HvPartition::WriteReferenceTscLocked(uint64_t value) {
   if ((value & kHvOverlayEnable) == 0) {
     reference_tsc_overlay_->Remove();
   } else if (value != reference_tsc_) {
+    if (!reference_tsc_overlay_->MayPlace(PageOf(value), OverlayPage::Access::kRead)) return false;
     had_read_only_page_.store(true, std::memory_order_release);
     // Outside RAM: no fault, and the page is nowhere to be seen.
     (void)reference_tsc_overlay_->Place(PageOf(value), OverlayPage::Access::kRead);
   }
   reference_tsc_ = value;
+  return true;
 }
 
 }  // namespace vmm

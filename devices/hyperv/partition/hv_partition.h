@@ -5,7 +5,7 @@
 // Units    times in HvTicks, frequencies in Hz.
 // Threads  all: any VP's thread.
 // Trust    numbers and values are the guest's. A page number outside RAM is #GP for the hypercall page, and a page that nobody
-//          sees for the reference TSC page.
+//          sees for the reference TSC page; one that this level may not read is #GP for both.
 // Errors   false is #GP(0).
 // Source   Hyper-V TLFS, "Hypercall Interface", "Partition Reference Time", "Guest Crash Enlightenment".
 //
@@ -26,7 +26,7 @@
 #include "devices/hyperv/hv_host.h"
 #include "devices/hyperv/overlay_page.h"
 #include "devices/machine_control.h"
-#include "memory/guest_memory.h"
+#include "memory/level_memory.h"
 
 namespace vmm {
 
@@ -36,7 +36,7 @@ class HvSharedRegisters final {
   struct Environment {  // outlives this
     ReferenceClock& clock;
     MachineControl& control;
-    const GuestMemory& memory;  // VTL0's: the crash message is read from it
+    const LevelMemory& memory;  // VTL0's: the crash message is read from it
   };
   struct Frequencies {
     uint64_t tsc_hz;
@@ -80,7 +80,7 @@ class HvPartition final {
   HvPartition(const HvOffer& offer, HvSharedRegisters& shared, std::unique_ptr<OverlayPage> hypercall,
               std::unique_ptr<OverlayPage> reference_tsc);
   [[nodiscard]] bool WriteHypercallLocked(uint64_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void WriteReferenceTscLocked(uint64_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool WriteReferenceTscLocked(uint64_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveHypercallPageLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const HvOffer offer_;

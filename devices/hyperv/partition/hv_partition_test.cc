@@ -11,9 +11,14 @@
 #include "devices/hyperv/fake_reference_clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "memory/access_gate.h"
 #include "memory/guest_ram.h"
 #include "devices/fake_machine_control.h"
 #include "memory/layout.h"
+#include "memory/level_memory.h"
+#include "memory/page_rights.h"
+#include "memory/protection_map.h"
+#include "memory/recording_listener.h"
 
 namespace vmm {
 namespace {
@@ -32,8 +37,10 @@ class HvPartitionTest : public testing::Test {
     auto memory = GuestMemory::Create(**ram, *layout);
     ASSERT_OK(memory);
     memory_ = *std::move(memory);
+    map_ = *ProtectionMap::Create(*layout, 2);
+    level_memory_ = std::make_unique<LevelMemory>(*memory_, *map_, gate_, 0);
     clock_.parameters = ReferenceTscParameters{.scale = 0x1234, .offset = 0x5678};
-    shared_ = std::make_unique<HvSharedRegisters>(HvSharedRegisters::Environment{clock_, control_, *memory_},
+    shared_ = std::make_unique<HvSharedRegisters>(HvSharedRegisters::Environment{clock_, control_, *level_memory_},
                                                   HvSharedRegisters::Frequencies{.tsc_hz = 3'000'000'000, .apic_hz = 1'000'000'000});
     Make(HvOffer().With(HvFeature::kHypercallLock));
   }
@@ -52,6 +59,9 @@ class HvPartitionTest : public testing::Test {
   FakeOverlayPage& reference_tsc_page() { return overlays_->page(1); }
 
   std::unique_ptr<GuestMemory> memory_;
+  std::unique_ptr<ProtectionMap> map_;
+  AccessGate gate_;
+  std::unique_ptr<LevelMemory> level_memory_;
   FakeReferenceClock clock_;
   FakeMachineControl control_;
   std::unique_ptr<HvSharedRegisters> shared_;
@@ -108,6 +118,25 @@ TEST_F(HvPartitionTest, APageOutsideRamIsAFaultThatChangesNothing) {
   EXPECT_TRUE(partition_->is_hypercall_page_enabled());
   EXPECT_EQ(Get(kHvMsrHypercall), kPage5 | kHvOverlayEnable);
   EXPECT_EQ(hypercall_page().place(), Gpfn(5));
+}
+
+TEST_F(HvPartitionTest, PagesOverRamThatTheLevelMayNotReadAreAFaultThatChangesNothing) {
+  overlays_->rights[6] = PageRights::None();
+  EXPECT_TRUE(partition_->Write(kHvMsrGuestOsId, kOsId));
+  EXPECT_TRUE(partition_->Write(kHvMsrHypercall, kPage5 | kHvOverlayEnable));
+  EXPECT_TRUE(partition_->Write(kHvMsrReferenceTsc, kPage5 | kHvOverlayEnable));
+  const uint64_t page6 = uint64_t{6} << kHvOverlayPageShift | kHvOverlayEnable;
+  EXPECT_FALSE(partition_->Write(kHvMsrHypercall, page6));
+  EXPECT_FALSE(partition_->Write(kHvMsrReferenceTsc, page6));
+  EXPECT_EQ(hypercall_page().place(), Gpfn(5));
+  EXPECT_EQ(reference_tsc_page().place(), Gpfn(5));
+  EXPECT_EQ(Get(kHvMsrHypercall), kPage5 | kHvOverlayEnable);
+  EXPECT_EQ(Get(kHvMsrReferenceTsc), kPage5 | kHvOverlayEnable);
+  EXPECT_TRUE(partition_->is_hypercall_page_enabled());
+  // Both are read-only to the guest: a page that it may read will do.
+  overlays_->rights[6] = PageRights(0xd);
+  EXPECT_TRUE(partition_->Write(kHvMsrHypercall, page6));
+  EXPECT_TRUE(partition_->Write(kHvMsrReferenceTsc, page6));
 }
 
 TEST_F(HvPartitionTest, GuestOsIdZeroTakesThePageAway) {
@@ -226,6 +255,17 @@ TEST_F(HvPartitionTest, ACrashMessageThatIsTooLongOrNotInRamIsNotRead) {
   EXPECT_TRUE(partition_->Write(kHvMsrCrashP0 + 4, ~uint64_t{0}));
   EXPECT_TRUE(partition_->Write(kHvMsrCrashCtl, kHvCrashNotify | kHvCrashMessage));
   EXPECT_THAT(control_.text, testing::HasSubstr("not in RAM, or longer than a page"));
+}
+
+TEST_F(HvPartitionTest, ACrashMessageInAPageThatVtl0MayNotReadIsNotRead) {
+  RecordingListener listener;
+  ASSERT_EQ(map_->Set(1, Gpfn(8), 1, PageRights::None(), listener), ProtectionResult::kDone);
+  ASSERT_TRUE(memory_->Fill(Gpa(Gpfn(8)), std::byte{'k'}, 16));
+  EXPECT_TRUE(partition_->Write(kHvMsrCrashP0 + 3, 0x8000));
+  EXPECT_TRUE(partition_->Write(kHvMsrCrashP0 + 4, 16));
+  EXPECT_TRUE(partition_->Write(kHvMsrCrashCtl, kHvCrashNotify | kHvCrashMessage));
+  EXPECT_THAT(control_.text, testing::HasSubstr("or not for it to read"));
+  EXPECT_THAT(control_.text, testing::Not(testing::HasSubstr("kkkk")));
 }
 
 TEST_F(HvPartitionTest, OtherNumbersAreRefused) {

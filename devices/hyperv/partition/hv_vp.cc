@@ -102,7 +102,7 @@ bool HvVp::WriteMsr(uint32_t msr, uint64_t value) noexcept {
   switch (msr) {
     case kHvMsrVpIndex:
     case kHvMsrVpRuntime: return false;
-    case kHvMsrVpAssistPage: WriteAssistPage(value); return true;
+    case kHvMsrVpAssistPage: return WriteAssistPage(value);
     default: break;
   }
   if (Synic::Has(msr)) return WriteSynicMsr(msr, value);
@@ -110,14 +110,16 @@ bool HvVp::WriteMsr(uint32_t msr, uint64_t value) noexcept {
   return environment_.partition.Write(msr, value);
 }
 
-void HvVp::WriteAssistPage(uint64_t value) noexcept {
+bool HvVp::WriteAssistPage(uint64_t value) noexcept {
   if ((value & kHvOverlayEnable) == 0) {
     assist_page_->Remove();
   } else if (value != assist_page_msr_) {
+    if (!assist_page_->MayPlace(Gpfn(value >> kHvOverlayPageShift), OverlayPage::Access::kReadWrite)) return false;
     // Outside RAM: no fault, and the page is nowhere to be seen.
     (void)assist_page_->Place(Gpfn(value >> kHvOverlayPageShift), OverlayPage::Access::kReadWrite);
   }
   assist_page_msr_ = value;
+  return true;
 }
 
 bool HvVp::WriteSynicMsr(uint32_t msr, uint64_t value) noexcept {

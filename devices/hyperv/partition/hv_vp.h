@@ -30,7 +30,7 @@
 #include "devices/hyperv/synic/connections.h"
 #include "devices/hyperv/synic/synic.h"
 #include "devices/hyperv/timers/synthetic_timers.h"
-#include "memory/guest_memory.h"
+#include "memory/level_memory.h"
 
 namespace vmm {
 
@@ -76,7 +76,7 @@ class HvVp final : public GuestInterface, private HypercallServices {
     PartitionHost& host;
     VpStarter& starter;
     ReferenceClock& clock;
-    const GuestMemory& memory;
+    const LevelMemory& memory;
     OverlaySpace& overlays;
     SintInterrupts& sints;
     VectorInterrupts& vectors;
@@ -107,7 +107,7 @@ class HvVp final : public GuestInterface, private HypercallServices {
 
   [[nodiscard]] bool WriteSynicMsr(uint32_t msr, uint64_t value) noexcept;
   [[nodiscard]] bool WriteKernelTimer(uint32_t msr, uint64_t value) noexcept;
-  void WriteAssistPage(uint64_t value) noexcept;
+  [[nodiscard]] bool WriteAssistPage(uint64_t value) noexcept;
 
   // HypercallServices.
   [[nodiscard]] PartitionHost& host(Vtl vtl) noexcept override;

@@ -10,6 +10,7 @@
 #include "devices/hyperv/partition/hypercall_page_layout.h"
 #include "gtest/gtest.h"
 #include "memory/gpa.h"
+#include "memory/page_rights.h"
 
 namespace vmm {
 namespace {
@@ -104,6 +105,33 @@ TEST(HvVpTest, TheAssistPageIsPlacedReadWriteMovesAndGoes) {
   EXPECT_TRUE(vps.Set(1, kHvMsrVpAssistPage, Page(10)));
   EXPECT_TRUE(vps.Set(1, kHvMsrVpAssistPage, 0));
   EXPECT_EQ(vps.assist_page(1).place(), std::nullopt);
+}
+
+TEST(HvVpTest, AnAssistPageOverRamThatTheLevelMayNotWriteIsAFaultThatChangesNothing) {
+  HvVpsForTest vps;
+  vps.overlays.rights[10] = PageRights::None();
+  vps.overlays.rights[11] = PageRights(0xd);
+  EXPECT_TRUE(vps.Set(1, kHvMsrVpAssistPage, Page(9)));
+  for (const uint64_t page : {10, 11}) {
+    EXPECT_FALSE(vps.Set(1, kHvMsrVpAssistPage, Page(page)));
+    EXPECT_EQ(vps.assist_page(1).place(), Gpfn(9));
+    EXPECT_EQ(vps.Get(1, kHvMsrVpAssistPage), Page(9));
+  }
+  // What is in place stays, and may be written again, whatever becomes of the page beneath.
+  vps.overlays.rights[9] = PageRights::None();
+  EXPECT_TRUE(vps.Set(1, kHvMsrVpAssistPage, Page(9)));
+  vps.overlays.rights.clear();
+  EXPECT_TRUE(vps.Set(1, kHvMsrVpAssistPage, Page(10)));
+}
+
+// The kernel's timers are not told of a page that was refused: they would write there.
+TEST(HvVpTest, AMessagePageOverRamThatTheLevelMayNotWriteIsAFaultAlsoForTheKernelsTimers) {
+  HvVpsForTest vps(Timers::kKernel);
+  vps.overlays.rights[10] = PageRights(0xd);
+  const int told = vps.around(1).kernel.sets;
+  EXPECT_FALSE(vps.Set(1, kHvMsrSimp, Page(10)));
+  EXPECT_EQ(vps.message_page(1).place(), std::nullopt);
+  EXPECT_EQ(vps.around(1).kernel.sets, told);
 }
 
 TEST(HvVpTest, RegistersThatAreNobodysFault) {

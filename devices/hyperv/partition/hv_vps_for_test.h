@@ -25,6 +25,7 @@
 #include "memory/guest_memory.h"
 #include "memory/guest_ram.h"
 #include "memory/layout.h"
+#include "memory/level_memory.h"
 
 namespace vmm {
 
@@ -67,8 +68,9 @@ class HvVpsForTest final : private SynicDirectory, private HvVpDirectory {
   HvVpsForTest(Timers timers, const HvOffer& offer) : offer_(offer), connections(*this) {
     const auto layout = MemoryLayout::Create(kRamBytes).value();
     memory = GuestMemory::Create(*GuestRam::Create({.bytes = kRamBytes}).value(), layout).value();
+    level_memory = std::make_unique<LevelMemory>(*memory);
     clock.parameters = ReferenceTscParameters{.scale = 1, .offset = 2};
-    shared_ = std::make_unique<HvSharedRegisters>(HvSharedRegisters::Environment{clock, control, *memory},
+    shared_ = std::make_unique<HvSharedRegisters>(HvSharedRegisters::Environment{clock, control, *level_memory},
                                                   HvSharedRegisters::Frequencies{.tsc_hz = 3'000'000'000, .apic_hz = 1'000'000'000});
     partition = HvPartition::Create(offer, *shared_, overlays).value();
     host.count = kVps;
@@ -82,7 +84,7 @@ class HvVpsForTest final : private SynicDirectory, private HvVpDirectory {
                                    .host = host,
                                    .starter = starter,
                                    .clock = clock,
-                                   .memory = *memory,
+                                   .memory = *level_memory,
                                    .overlays = overlays,
                                    .sints = a.sints,
                                    .vectors = a.vectors,
@@ -124,6 +126,7 @@ class HvVpsForTest final : private SynicDirectory, private HvVpDirectory {
 
  public:
   std::unique_ptr<GuestMemory> memory;
+  std::unique_ptr<LevelMemory> level_memory;
   FakeReferenceClock clock;
   FakeMachineControl control;
   FakeOverlaySpace overlays;

@@ -34,6 +34,12 @@ void ForEachSint(Function function) {
 // One of several threads counts at a time, or several do.
 void Count(std::atomic<uint64_t>& counter) noexcept { counter.fetch_add(1, std::memory_order_relaxed); }
 
+// Of SIMP or SIEFP.
+constexpr bool IsSamePlace(uint64_t before, uint64_t after) noexcept {
+  constexpr uint64_t kWhere = ~((uint64_t{1} << kHvOverlayPageShift) - 1) | kHvOverlayEnable;
+  return (before & kWhere) == (after & kWhere);
+}
+
 }  // namespace
 
 struct Synic::Source {
@@ -255,10 +261,12 @@ bool Synic::WriteMsr(uint32_t msr, uint64_t value) noexcept {
     case kHvMsrSversion:
       return false;
     case kHvMsrSiefp:
+      if (!MayPlacePage(*event_page_, siefp_, value)) return false;
       PlacePage(*event_page_, siefp_, value);
       UpdateOn();
       break;
     case kHvMsrSimp:
+      if (!MayPlacePage(*message_page_, simp_, value)) return false;
       PlacePage(*message_page_, simp_, value);
       ConfigureAll();
       break;
@@ -274,9 +282,13 @@ bool Synic::WriteMsr(uint32_t msr, uint64_t value) noexcept {
   return true;
 }
 
+bool Synic::MayPlacePage(const OverlayPage& page, uint64_t reg, uint64_t value) noexcept {
+  if ((value & kHvOverlayEnable) == 0 || IsSamePlace(reg, value)) return true;
+  return page.MayPlace(Gpfn(value >> kHvOverlayPageShift), OverlayPage::Access::kReadWrite);
+}
+
 void Synic::PlacePage(OverlayPage& page, uint64_t& reg, uint64_t value) noexcept {
-  constexpr uint64_t kWhere = ~((uint64_t{1} << kHvOverlayPageShift) - 1) | kHvOverlayEnable;
-  const bool same = (reg & kWhere) == (value & kWhere);
+  const bool same = IsSamePlace(reg, value);
   reg = value;
   if (same) return;
   if ((value & kHvOverlayEnable) == 0) return page.Remove();

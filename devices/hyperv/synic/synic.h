@@ -18,7 +18,7 @@
 // Decisions where the specification leaves room: SCONTROL is 1 after reset (it says 0; KVM and others say 1, and some guests
 // never write it). SINTx with a vector below 16 is #GP only if the source is not masked (guests write the reset value back).
 // Where SIMP or SIEFP is enabled outside RAM there is no fault, the page is nowhere, and the SynIC counts as disabled for that
-// kind of delivery. What a guest or device sends to a disabled SynIC is refused; intercepts and timer messages wait for it to
+// kind of delivery; over a page that this level may not write it is #GP, as in OpenVMM. What a guest or device sends to a disabled SynIC is refused; intercepts and timer messages wait for it to
 // be enabled. SINTs that are unmasked later get no interrupt for messages written before.
 //
 // Shapes   message page: 16 slots of 256 bytes; event page: 16 x 2048 flags; a queue a source, 16 messages a producer.
@@ -202,6 +202,7 @@ class Synic final {
   void UpdateOn() noexcept;
   void Configure(Sint sint) noexcept;
   void ConfigureAll() noexcept;
+  [[nodiscard]] static bool MayPlacePage(const OverlayPage& page, uint64_t reg, uint64_t value) noexcept;
   void PlacePage(OverlayPage& page, uint64_t& reg, uint64_t value) noexcept;
   void WriteSint(Sint sint, uint64_t value) noexcept;
   [[nodiscard]] MessageProducer& Producer(Poster poster, Sint sint) noexcept;

@@ -21,6 +21,7 @@
 #include "devices/hyperv/synic/post_result.h"
 #include "devices/hyperv/synic/synic_for_test.h"
 #include "memory/gpa.h"
+#include "memory/page_rights.h"
 
 namespace vmm {
 namespace {
@@ -130,6 +131,23 @@ TEST_F(SynicTest, PageOutsideRamIsNoFaultAndDeliversNothing) {
   EXPECT_EQ(synic->stats().messages.off, 1u);
   synic.Enable(kSint);
   EXPECT_EQ(GuestReads(), 4u);
+}
+
+TEST_F(SynicTest, PageOverRamThatTheLevelMayNotWriteIsAFaultThatChangesNothing) {
+  synic.Enable(kSint);
+  synic.overlays.rights[9] = PageRights(0xd);
+  synic.overlays.rights[10] = PageRights::None();
+  for (const uint64_t value : {uint64_t{0x9001}, uint64_t{0xa001}}) {
+    const auto simp = synic.Read(kHvMsrSimp), siefp = synic.Read(kHvMsrSiefp);
+    EXPECT_FALSE(synic.Write(kHvMsrSimp, value));
+    EXPECT_FALSE(synic.Write(kHvMsrSiefp, value));
+    EXPECT_EQ(synic.Read(kHvMsrSimp), simp);
+    EXPECT_EQ(synic.Read(kHvMsrSiefp), siefp);
+    EXPECT_TRUE(synic.Write(kHvMsrSimp, value & ~uint64_t{1}));  // disabled, it is a number
+    synic.Enable(kSint);
+  }
+  EXPECT_EQ(synic.message_page().place(), Gpfn(SynicForTest::kMessagePage));
+  EXPECT_EQ(synic.event_page().place(), Gpfn(SynicForTest::kEventPage));
 }
 
 // --- Messages -----------------------------------------------------------------------------------------------------------
