@@ -160,8 +160,6 @@ TEST(AnyRegisterAndAnyValueOnAllProcessorsAtOnce) {
 
 // Overlays alone, over each other and over what others write to: the most that the host's mapping has to bear.
 TEST(OverlaysOfAllProcessorsOverTheSamePages) {
-  // Known gap: with four, the lab sometimes does not come to its end within the limit, and it is not known why.
-  if (CpuCount() > 2) SKIP("more than two processors: see the source");
   OnAllCpus([] {
     Random random(300 + ThisCpuNumber());
     constexpr uint32_t kPages[] = {kHvMsrHypercall, kHvMsrReferenceTsc, kHvMsrVpAssistPage, kHvMsrSiefp, kHvMsrSimp};

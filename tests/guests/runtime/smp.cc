@@ -30,6 +30,11 @@ constexpr uint32_t kIcrStart = 0x4600;
 
 void TakeWorkVector(InterruptFrame&) { SignalEoi(); }
 
+// Spurious ones are not in service. A source that a test gave this vector is, and would hold back all of its class, work included.
+void TakeSpuriousVector(InterruptFrame&) {
+  if (IsInService(kSpuriousVector)) SignalEoi();
+}
+
 void PlaceTrampoline() {
   guest_next = static_cast<uint32_t>(reinterpret_cast<uint64_t>(static_cast<void (*)(uint32_t)>(&CpuMain)));
   memcpy(reinterpret_cast<void*>(kTrampoline), guest_ap_trampoline,
@@ -88,7 +93,7 @@ void WaitForCpu(uint32_t number) {
 bool StartOtherCpus(uint32_t count) {
   if (count > kMaxCpus) return false;
   SetInterruptHandler(kWorkVector, &TakeWorkVector);
-  SetInterruptHandler(kSpuriousVector, [](InterruptFrame&) {});
+  SetInterruptHandler(kSpuriousVector, &TakeSpuriousVector);
   if (count == 1) return true;
   PlaceTrampoline();
   SendInitAndStart(0, kIcrInitAllOthers, kIcrStartAllOthers);
