@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/civil_time.h"
 
 namespace vmm {
 namespace {
@@ -80,12 +81,9 @@ bool LogEnabled(LogLevel level) noexcept { return level <= g_config.level; }
 
 std::string FormatLogLine(const LogConfig& config, int64_t unix_micros, LogLevel level, absl::string_view component,
                           absl::string_view message) {
-  const time_t seconds = unix_micros / 1'000'000;
-  tm utc{};
-  ::gmtime_r(&seconds, &utc);
-  const std::string when =
-      absl::StrFormat("%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
-                      utc.tm_hour, utc.tm_min, utc.tm_sec, unix_micros % 1'000'000);
+  const CivilTime utc = CivilTimeOf(unix_micros / 1'000'000);
+  const std::string when = absl::StrFormat("%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", utc.year, utc.month, utc.day, utc.hour,
+                                           utc.minute, utc.second, unix_micros % 1'000'000);
   std::string line;
   line.reserve(message.size() + 96);
   if (config.format == LogFormat::kJson) {

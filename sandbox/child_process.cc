@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/errno_status.h"
@@ -18,20 +20,50 @@
 namespace vmm {
 namespace {
 constexpr auto kPidFd = static_cast<idtype_t>(3);  // P_PIDFD
+
+std::string Printable(absl::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c >= ' ' && c < 0x7f) {
+      out.push_back(c);
+    } else {
+      absl::StrAppend(&out, c == '\n' ? " | " : "?");
+    }
+  }
+  return out;
+}
+
 }
 
 std::string ExitStatus::Describe() const {
+  std::string out = "ended, nobody knows how (SIGCHLD is ignored)";
   switch (how) {
     case How::kExited:
-      return absl::StrCat("exited with code ", value);
+      out = absl::StrCat("exited with code ", value);
+      break;
     case How::kSignalled: {
       const char* text = ::sigdescr_np(value);
-      return absl::StrCat("ended by signal ", value, " (", text == nullptr ? "unknown" : text, ")");
+      out = absl::StrCat("ended by signal ", value, " (", text == nullptr ? "unknown" : text, ")");
+      break;
     }
     case How::kUnknown:
       break;
   }
-  return "ended, nobody knows how (SIGCHLD is ignored)";
+  const absl::string_view words = absl::StripAsciiWhitespace(last_words);
+  if (!words.empty()) absl::StrAppend(&out, "; its last words: ", Printable(words));
+  return out;
+}
+
+std::string ChildProcess::TakeWords() {
+  std::string words(kMostWords, '\0');
+  size_t filled = 0;
+  while (words_.valid() && filled < words.size()) {
+    const ssize_t got = ::read(words_.get(), words.data() + filled, words.size() - filled);
+    if (got <= 0) break;
+    filled += static_cast<size_t>(got);
+  }
+  words.resize(filled);
+  return words;
 }
 
 ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
@@ -39,6 +71,7 @@ ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
   ChildProcess old(std::move(*this));  // ends it
   pid_ = std::exchange(other.pid_, -1);
   pidfd_ = std::move(other.pidfd_);
+  words_ = std::move(other.words_);
   status_ = std::exchange(other.status_, std::nullopt);
   return *this;
 }
@@ -82,6 +115,7 @@ absl::StatusOr<ExitStatus> ChildProcess::Wait(int timeout_ms) {
     status.how = info.si_code == CLD_EXITED ? ExitStatus::How::kExited : ExitStatus::How::kSignalled;
     status.value = info.si_status;
   }
+  status.last_words = TakeWords();
   status_ = status;
   return status;
 }

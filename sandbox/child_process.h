@@ -2,6 +2,7 @@
 //
 // Threads  Kill: any. Wait and the destructor: one thread at a time. pidfd() may be watched by an EventLoop (EPOLLIN: it ended).
 // Trust    a pidfd names this process for ever; a recycled pid is never signalled.
+//          What it says on its standard error is kept (a pipe, kMostWords of it) and is the process's own: escaped where it is shown.
 // Errors   Wait: DEADLINE_EXCEEDED, or errno. Where SIGCHLD is ignored nothing can be reaped: the status is then kUnknown.
 #ifndef VMM_SANDBOX_CHILD_PROCESS_H_
 #define VMM_SANDBOX_CHILD_PROCESS_H_
@@ -22,18 +23,23 @@ struct ExitStatus {
   enum class How : uint8_t { kExited, kSignalled, kUnknown };
   How how = How::kUnknown;
   int value = 0;  // exit code, or signal number
+  std::string last_words;
 
-  // "ended by signal 9 (Killed)", "exited with code 1".
+  // "ended by signal 9 (Killed)", "exited with code 1"; then "; its last words: ..." if it had some, in printable characters.
   [[nodiscard]] std::string Describe() const;
 };
 
 class ChildProcess final {
  public:
+  static constexpr size_t kMostWords = 4096;
+
   ChildProcess() = default;
-  ChildProcess(pid_t pid, OwnedFd pidfd) noexcept : pid_(pid), pidfd_(std::move(pidfd)) {}
+  // `words`: the reading end of its standard error, non-blocking; may be none.
+  ChildProcess(pid_t pid, OwnedFd pidfd, OwnedFd words) noexcept : pid_(pid), pidfd_(std::move(pidfd)), words_(std::move(words)) {}
   ChildProcess(ChildProcess&& other) noexcept
       : pid_(std::exchange(other.pid_, -1)),
         pidfd_(std::move(other.pidfd_)),
+        words_(std::move(other.words_)),
         status_(std::exchange(other.status_, std::nullopt)) {}
   ChildProcess& operator=(ChildProcess&& other) noexcept;
   ChildProcess(const ChildProcess&) = delete;
@@ -42,6 +48,10 @@ class ChildProcess final {
 
   [[nodiscard]] pid_t pid() const noexcept { return pid_; }
   [[nodiscard]] int pidfd() const noexcept { return pidfd_.get(); }
+  // For who wants to hear them while it runs; -1: none.
+  [[nodiscard]] int words_fd() const noexcept { return words_.get(); }
+  // What it has said since the last call. Taken words are not among the last ones.
+  [[nodiscard]] std::string TakeWords();
 
   void Signal(int signal) noexcept;
   void Kill() noexcept;
@@ -51,6 +61,7 @@ class ChildProcess final {
  private:
   pid_t pid_ = -1;
   OwnedFd pidfd_;
+  OwnedFd words_;
   std::optional<ExitStatus> status_;
 };
 

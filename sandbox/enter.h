@@ -1,8 +1,9 @@
 // The inner half of a device's sandbox: the first thing that a spawned device process does, before its first guest byte.
 //
-// Shapes   not dumpable; exactly the expected descriptors; no capability, no_new_privs, pid 1, empty root (all checked,
-//          not assumed); Landlock denies everything where the kernel has it; then the seccomp filter, last.
-// Threads  before the process has others.
+// Shapes   not dumpable; exactly the expected descriptors; one thread, no capability in any set, no_new_privs, SIGKILL at the
+//          parent's death, pid 1, empty read-only root (all checked, not assumed); Landlock denies everything where the kernel has
+//          it; then the seccomp filter, last.
+// Threads  before the process has others (checked, but in sanitizer builds, whose runtimes have one).
 // Trust    the caller is our own code; everything after this call may be under a guest's control.
 // Errors   Status "<verb> <object>"; the caller must exit. Nothing here is skipped but by JailOptions.
 #ifndef VMM_SANDBOX_ENTER_H_
@@ -27,10 +28,6 @@ struct DeviceSandboxPolicy {
 // `prepare` runs after all but the seccomp filter: it makes what the filter forbids to make (epoll, timers, mappings).
 absl::Status EnterDeviceSandbox(const DeviceSandboxPolicy& policy, const JailOptions& options,
                                 const std::function<absl::Status()>& prepare = nullptr);
-
-// The last step alone, for processes that are not devices. `log_only`: what would kill is logged by the kernel and allowed.
-// All threads of the process get the filter, or none does.
-absl::Status InstallSeccomp(const SeccompPolicy& policy, bool log_only);
 
 }  // namespace vmm
 

@@ -1,5 +1,8 @@
 #include "sandbox/jail_options.h"
 
+#include <initializer_list>
+#include <utility>
+
 namespace vmm {
 namespace {
 
@@ -14,7 +17,30 @@ constexpr Name kNames[] = {
     {"--jail-waive-seccomp", &JailOptions::waive_seccomp},
 };
 
+template <typename Options>
+std::vector<absl::string_view> Waived(const Options& options,
+                                      std::initializer_list<std::pair<absl::string_view, bool Options::*>> layers) {
+  std::vector<absl::string_view> names;
+  for (const auto& [name, waived] : layers) {
+    if (options.*waived) names.push_back(name);
+  }
+  return names;
+}
+
 }  // namespace
+
+std::vector<absl::string_view> WaivedLayers(const JailOptions& options) {
+  return Waived(options, {{"NAMESPACES", &JailOptions::waive_namespaces},
+                          {"EMPTY_ROOT", &JailOptions::waive_empty_root},
+                          {"SECCOMP", &JailOptions::waive_seccomp}});
+}
+
+std::vector<absl::string_view> WaivedLayers(const MonitorJailOptions& options) {
+  return Waived(options, {{"SECCOMP", &MonitorJailOptions::waive_seccomp},
+                          {"LANDLOCK", &MonitorJailOptions::waive_landlock},
+                          {"CAPABILITIES", &MonitorJailOptions::waive_capabilities},
+                          {"UNDUMPABLE", &MonitorJailOptions::waive_undumpable}});
+}
 
 absl::Status ValidateJailOptions(const JailOptions& options) {
   if (options.waive_namespaces && !options.waive_empty_root) {

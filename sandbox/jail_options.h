@@ -1,4 +1,5 @@
-// Which layers of a device's sandbox are left out. The default leaves out none; nothing but this waives a layer.
+// Which layers of a device's sandbox, and of the monitor's own, are left out. The default leaves out none; nothing but this
+// waives a layer.
 //
 // Threads  immutable.
 // Errors   ValidateJailOptions: INVALID_ARGUMENT for a combination that cannot be kept.
@@ -14,11 +15,24 @@
 namespace vmm {
 
 struct JailOptions {
-  bool log_only = false;          // seccomp logs what it would kill for
+  bool log_only = false;          // what a policy does not allow is reported and let through
   bool waive_namespaces = false;  // needs waive_empty_root too: without a mount namespace there is no root of its own
   bool waive_empty_root = false;
   bool waive_seccomp = false;
 };
+
+// The monitor's threads (confine.h).
+struct MonitorJailOptions {
+  bool log_only = false;
+  bool waive_seccomp = false;
+  bool waive_landlock = false;
+  bool waive_capabilities = false;  // keeps those that the caller has
+  bool waive_undumpable = false;    // a core may be dumped, the process be traced by its user
+};
+
+// The names of the layers that are waived, as the configuration spells them; for who tells the person.
+[[nodiscard]] std::vector<absl::string_view> WaivedLayers(const JailOptions& options);
+[[nodiscard]] std::vector<absl::string_view> WaivedLayers(const MonitorJailOptions& options);
 
 [[nodiscard]] absl::Status ValidateJailOptions(const JailOptions& options);
 

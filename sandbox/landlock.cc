@@ -31,7 +31,7 @@ int LandlockAbi() {
   return abi < 0 ? 0 : static_cast<int>(abi);
 }
 
-absl::Status LandlockDenyAll() {
+absl::Status LandlockDenyAll(LandlockSignals signals) {
   const int abi = LandlockAbi();
   if (abi == 0) return absl::OkStatus();
   // Everything that this ABI handles, and not one rule that allows some of it.
@@ -41,7 +41,7 @@ absl::Status LandlockDenyAll() {
   if (abi >= 3) attributes.handled_access_fs |= uint64_t{1} << 14;          // TRUNCATE
   if (abi >= 4) attributes.handled_access_net = 3;                          // BIND_TCP, CONNECT_TCP
   if (abi >= 5) attributes.handled_access_fs |= uint64_t{1} << 15;          // IOCTL_DEV
-  if (abi >= 6) attributes.scoped = 3;                                      // abstract sockets, signals
+  if (abi >= 6) attributes.scoped = signals == LandlockSignals::kDeny ? 3 : 1;  // abstract sockets, signals
   const size_t bytes = abi >= 6 ? sizeof(attributes) : abi >= 4 ? offsetof(RulesetAttributes, scoped) : sizeof(uint64_t);
   const long created = ::syscall(kSysCreateRuleset, &attributes, bytes, 0);
   if (created < 0) return ErrnoStatus(errno, "create Landlock ruleset");

@@ -6,13 +6,20 @@
 #ifndef VMM_SANDBOX_LANDLOCK_H_
 #define VMM_SANDBOX_LANDLOCK_H_
 
+#include <cstdint>
+
 #include "absl/status/status.h"
 
 namespace vmm {
 
 [[nodiscard]] int LandlockAbi();
+enum class LandlockSignals : uint8_t {
+  kDeny,   // signals to processes and threads outside of the domain, where the kernel's Landlock covers them
+  kAllow,  // for who has children to end, or threads with domains of their own
+};
+
 // Requires no_new_privs. OK without doing anything where LandlockAbi() is 0.
-[[nodiscard]] absl::Status LandlockDenyAll();
+[[nodiscard]] absl::Status LandlockDenyAll(LandlockSignals signals);
 
 }  // namespace vmm
 

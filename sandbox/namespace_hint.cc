@@ -1,6 +1,7 @@
 #include "sandbox/namespace_hint.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -27,12 +28,18 @@ std::optional<int64_t> ReadNumber(const char* path) {
 
 }  // namespace
 
+unsigned long DeviceNamespaces() {
+  unsigned long flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+  if (::access("/proc/self/ns/cgroup", F_OK) == 0) flags |= CLONE_NEWCGROUP;
+  return flags;
+}
+
 std::string ExplainNamespaceFailure(int error) {
   const bool root = ::geteuid() == 0;
   if (!root && ReadNumber("/proc/sys/kernel/unprivileged_userns_clone") == 0) {
     return "kernel.unprivileged_userns_clone is 0: only root may create user namespaces";
   }
-  for (const absl::string_view kind : {"user", "mnt", "pid", "net", "ipc", "uts"}) {
+  for (const absl::string_view kind : {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"}) {
     const std::string path = absl::StrCat("/proc/sys/user/max_", kind, "_namespaces");
     if (ReadNumber(path.c_str()) == 0) return absl::StrCat("user.max_", kind, "_namespaces is 0");
   }
@@ -45,7 +52,7 @@ std::string ExplainNamespaceFailure(int error) {
     case EPERM:
       return "refused by the kernel: a chroot, a container's seccomp filter or a security module forbids user namespaces";
     case EINVAL:
-      return "this kernel was built without one of the user, pid, net, ipc and uts namespaces";
+      return "this kernel was built without one of the user, pid, net, ipc, uts and cgroup namespaces";
     default:
       return "";
   }

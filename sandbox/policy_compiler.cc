@@ -4,12 +4,15 @@
 #include <seccomp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -25,6 +28,7 @@
 #include "base/errno_status.h"
 #include "base/owned_fd.h"
 #include "base/status_macros.h"
+#include "sandbox/seccomp_policy.h"
 
 namespace vmm {
 namespace {
@@ -38,7 +42,9 @@ const std::map<absl::string_view, uint64_t>& Constants() {
       NAMED(MAP_SHARED), NAMED(MAP_PRIVATE), NAMED(MAP_ANONYMOUS), NAMED(MAP_FIXED), NAMED(MAP_NORESERVE),
       NAMED(MAP_STACK), NAMED(MREMAP_MAYMOVE), NAMED(MADV_DONTNEED), NAMED(MADV_FREE),
       NAMED(F_GETFL), NAMED(F_GETFD), NAMED(F_SETFD), NAMED(F_SETFL), NAMED(F_DUPFD_CLOEXEC),
-      NAMED(CLOCK_REALTIME), NAMED(CLOCK_MONOTONIC), NAMED(SIGABRT),
+      NAMED(MADV_DONTDUMP), NAMED(MADV_POPULATE_WRITE), NAMED(MADV_REMOVE),
+      NAMED(CLOCK_REALTIME), NAMED(CLOCK_MONOTONIC), NAMED(SIGABRT), NAMED(PR_GET_NAME), NAMED(PR_SET_NAME), NAMED(AT_EMPTY_PATH),
+      {"SELF", kSeccompSelfPid},
       {"FUTEX_WAIT_PRIVATE", 128}, {"FUTEX_WAKE_PRIVATE", 129}, {"FUTEX_WAIT_BITSET_PRIVATE", 137},
   };
   return *constants;
@@ -74,6 +80,8 @@ const std::map<absl::string_view, std::vector<absl::string_view>>& ArgumentNames
       {"epoll_ctl", {"epfd", "op", "fd", "event"}},
       {"tgkill", {"tgid", "tid", "sig"}},
       {"clock_gettime", {"clock", "tp"}},
+      {"clock_nanosleep", {"clock", "flags", "request", "remain"}},
+      {"newfstatat", {"dirfd", "path", "buf", "flags"}},
       {"timerfd_settime", {"fd", "flags", "new", "old"}},
       {"clone", {"flags", "stack"}},
       {"prctl", {"option", "arg2", "arg3", "arg4", "arg5"}},
@@ -92,14 +100,21 @@ struct Term {
 
 absl::string_view Trim(absl::string_view text) { return absl::StripAsciiWhitespace(text); }
 
-absl::StatusOr<uint64_t> ParseValue(absl::string_view text) {
+// What `let` has named.
+using Names = std::map<std::string, uint64_t, std::less<>>;
+
+absl::StatusOr<uint64_t> ParseValue(const Names& names, absl::string_view text) {
   uint64_t value = 0;
+  if (Trim(text).empty()) return absl::InvalidArgumentError("a value is missing");
   for (absl::string_view part : absl::StrSplit(text, '|')) {
     part = Trim(part);
     const auto known = Constants().find(part);
+    const auto named = names.find(std::string(part));
     uint64_t number = 0;
     if (known != Constants().end()) {
       number = known->second;
+    } else if (named != names.end()) {
+      number = named->second;
     } else if (!(absl::StartsWith(part, "0x") ? absl::SimpleHexAtoi(part, &number) : absl::SimpleAtoi(part, &number))) {
       return absl::InvalidArgumentError(absl::StrCat("'", part, "' is neither a number nor a known constant"));
     }
@@ -121,7 +136,13 @@ absl::StatusOr<unsigned> ParseArgument(absl::string_view call, absl::string_view
   return absl::InvalidArgumentError(absl::StrCat("'", call, "' has no argument named '", text, "' (arg0..arg5 always work)"));
 }
 
-absl::StatusOr<Term> ParseTerm(absl::string_view call, absl::string_view text) {
+std::string NameOf(absl::string_view call, unsigned argument) {
+  const auto named = ArgumentNames().find(call);
+  if (named != ArgumentNames().end() && argument < named->second.size()) return std::string(named->second[argument]);
+  return absl::StrCat("arg", argument);
+}
+
+absl::StatusOr<Term> ParseTerm(const Names& names, absl::string_view call, absl::string_view text) {
   Term term{};
   if (const size_t in = text.find(" in "); in != absl::string_view::npos) {
     ASSIGN_OR_RETURN(term.argument, ParseArgument(call, Trim(text.substr(0, in))));
@@ -131,7 +152,7 @@ absl::StatusOr<Term> ParseTerm(absl::string_view call, absl::string_view text) {
     }
     term.operation = SCMP_CMP_EQ;
     for (const absl::string_view item : absl::StrSplit(set, ',')) {
-      ASSIGN_OR_RETURN(const uint64_t value, ParseValue(item));
+      ASSIGN_OR_RETURN(const uint64_t value, ParseValue(names, item));
       term.values.push_back(value);
     }
     return term;
@@ -142,11 +163,11 @@ absl::StatusOr<Term> ParseTerm(absl::string_view call, absl::string_view text) {
     const size_t at = text.find(symbol);
     if (at == absl::string_view::npos) continue;
     absl::string_view left = Trim(text.substr(0, at));
-    ASSIGN_OR_RETURN(const uint64_t value, ParseValue(text.substr(at + 2)));
+    ASSIGN_OR_RETURN(const uint64_t value, ParseValue(names, text.substr(at + 2)));
     term.operation = operation;
     if (const size_t mask = left.find('&'); mask != absl::string_view::npos) {
       if (operation != SCMP_CMP_EQ) return absl::InvalidArgumentError("a masked argument is compared with == only");
-      ASSIGN_OR_RETURN(term.mask, ParseValue(left.substr(mask + 1)));
+      ASSIGN_OR_RETURN(term.mask, ParseValue(names, left.substr(mask + 1)));
       if ((value & ~term.mask) != 0) return absl::InvalidArgumentError("can never hold: the value has bits outside the mask");
       term.operation = SCMP_CMP_MASKED_EQ;
       left = Trim(left.substr(0, mask));
@@ -179,12 +200,19 @@ class Compiler {
     return absl::OkStatus();
   }
 
+  [[nodiscard]] std::vector<CompiledPolicy::CheckedCall> Checked() const {
+    std::vector<CompiledPolicy::CheckedCall> checked;
+    for (const auto& [call, arguments] : checked_) checked.push_back({call, arguments});
+    return checked;
+  }
+
  private:
   absl::Status AddLine(absl::string_view file, int number, absl::string_view line, int depth) {
     if (absl::ConsumePrefix(&line, "include ")) {
       if (depth >= 4) return absl::InvalidArgumentError("files include each other");
       return AddFile(Trim(line), depth + 1);
     }
+    if (absl::ConsumePrefix(&line, "let ")) return AddName(line);
     uint32_t action = SCMP_ACT_ALLOW;
     if (const size_t arrow = line.find("->"); arrow != absl::string_view::npos) {
       absl::string_view text = Trim(line.substr(arrow + 2));
@@ -202,7 +230,7 @@ class Compiler {
     std::vector<Term> terms;
     if (colon != absl::string_view::npos) {
       for (const absl::string_view part : absl::StrSplit(line.substr(colon + 1), "&&")) {
-        ASSIGN_OR_RETURN(Term term, ParseTerm(call, Trim(part)));
+        ASSIGN_OR_RETURN(Term term, ParseTerm(names_, call, Trim(part)));
         for (const Term& other : terms) {
           if (other.argument == term.argument) {
             return absl::InvalidArgumentError("one comparison an argument in a rule: join masks, or write two rules");
@@ -221,7 +249,18 @@ class Compiler {
                                                      seen->second.where.substr(0, seen->second.where.rfind(':')),
                                                      "), and one of the two has no condition"));
     }
+    for (const Term& term : terms) checked_[syscall][term.argument] = std::string(NameOf(call, term.argument));
     return AddProduct(action, syscall, terms, 0, {});
+  }
+
+  absl::Status AddName(absl::string_view text) {
+    const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
+    const std::string name(Trim(parts.first));
+    ASSIGN_OR_RETURN(const uint64_t value, ParseValue(names_, parts.second));
+    if (name.empty() || Constants().count(name) != 0 || !names_.try_emplace(name, value).second) {
+      return absl::InvalidArgumentError(absl::StrCat("'", name, "' has a value already, or is no name"));
+    }
+    return absl::OkStatus();
   }
 
   // Every combination of the sets' members is a rule of its own.
@@ -249,14 +288,16 @@ class Compiler {
   scmp_filter_ctx filter_;
   const PolicyReader& reader_;
   std::map<int, Seen> calls_;
+  std::map<int, std::array<std::string, 6>> checked_;
+  Names names_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::vector<sock_filter>> CompilePolicy(absl::string_view file, const PolicyReader& reader) {
+absl::StatusOr<CompiledPolicy> CompilePolicy(absl::string_view file, const PolicyReader& reader) {
   // What the building machine's kernel can do does not matter.
   if (const int result = seccomp_api_set(3); result != 0) return ErrnoStatus(-result, "set libseccomp's API level");
-  const Filter filter(seccomp_init(SCMP_ACT_KILL_PROCESS), &seccomp_release);
+  const Filter filter(seccomp_init(SCMP_ACT_TRAP), &seccomp_release);
   if (filter == nullptr) return absl::InternalError("create libseccomp filter");
   if (const int result = seccomp_attr_set(filter.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS); result != 0) {
     return ErrnoStatus(-result, "set the action for other architectures");
@@ -271,7 +312,8 @@ absl::StatusOr<std::vector<sock_filter>> CompilePolicy(absl::string_view file, c
   if (const int result = seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2); result != 0) {
     return ErrnoStatus(-result, "order the filter as a tree");
   }
-  RETURN_IF_ERROR(Compiler(filter.get(), reader).AddFile(file, 0));
+  Compiler compiler(filter.get(), reader);
+  RETURN_IF_ERROR(compiler.AddFile(file, 0));
 
   const OwnedFd memory(::memfd_create("policy", MFD_CLOEXEC));
   if (!memory.valid()) return ErrnoStatus(errno, "create memory file");
@@ -279,13 +321,13 @@ absl::StatusOr<std::vector<sock_filter>> CompilePolicy(absl::string_view file, c
     return ErrnoStatus(-result, "export the program");
   }
   const off_t bytes = ::lseek(memory.get(), 0, SEEK_END);
-  if (bytes <= 0 || bytes % sizeof(sock_filter) != 0) return absl::InternalError("export the program: odd size");
+  if (bytes < static_cast<off_t>(sizeof(sock_filter)) || bytes % sizeof(sock_filter) != 0) return absl::InternalError("export the program: odd size");
   std::vector<sock_filter> program(static_cast<size_t>(bytes) / sizeof(sock_filter));
   if (::pread(memory.get(), program.data(), static_cast<size_t>(bytes), 0) != bytes) {
     return ErrnoStatus(errno, "read the program back");
   }
   if (program.size() > BPF_MAXINSNS) return absl::InvalidArgumentError(absl::StrCat(file, ": the program is too long"));
-  return program;
+  return CompiledPolicy{std::move(program), compiler.Checked()};
 }
 
 }  // namespace vmm

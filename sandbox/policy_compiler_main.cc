@@ -60,11 +60,19 @@ int main(int argc, char** argv) {
   std::ofstream source(argv[3]);
   source << "// Made by //sandbox:policy_compiler. Do not edit.\n#include \"" << header_path << "\"\n\nnamespace vmm {\n"
          << "namespace {\nconstexpr sock_filter kProgram[] = {\n";
-  for (const sock_filter& instruction : *program) {
+  for (const sock_filter& instruction : program->program) {
     source << "    {" << instruction.code << ", " << int{instruction.jt} << ", " << int{instruction.jf} << ", "
            << instruction.k << "u},\n";
   }
-  source << "};\n}  // namespace\nconstexpr SeccompPolicy " << constant << "{\"" << name << "\", kProgram};\n}  // namespace vmm\n";
+  // One at least: an array has no fewer.
+  source << "};\nconstexpr SeccompCheckedCall kChecked[] = {\n";
+  for (const auto& checked : program->checked) {
+    source << "    {" << checked.call << ", {";
+    for (const std::string& argument : checked.arguments) source << "\"" << argument << "\", ";
+    source << "}},\n";
+  }
+  source << "    {-1, {}},\n};\n}  // namespace\nconstexpr SeccompPolicy " << constant << "{\"" << name
+         << "\", kProgram, kChecked};\n}  // namespace vmm\n";
   header.flush();
   source.flush();
   return header && source ? 0 : 1;

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <map>
 #include <string>
@@ -16,13 +17,14 @@
 #include "absl/status/status.h"
 #include "base/status_matchers.h"
 #include "sandbox/bpf_evaluator.h"
+#include "sandbox/seccomp_policy.h"
 
 namespace vmm {
 namespace {
 
 using Files = std::map<std::string, std::string>;
 
-absl::StatusOr<std::vector<sock_filter>> Compile(const Files& files) {
+absl::StatusOr<CompiledPolicy> Compile(const Files& files) {
   return CompilePolicy("a.policy", [&](absl::string_view file) -> absl::StatusOr<std::string> {
     const auto found = files.find(std::string(file));
     if (found == files.end()) return absl::NotFoundError("no such file");
@@ -30,20 +32,20 @@ absl::StatusOr<std::vector<sock_filter>> Compile(const Files& files) {
   });
 }
 
-uint32_t Ask(const std::vector<sock_filter>& program, int call, std::initializer_list<uint64_t> arguments = {},
+uint32_t Ask(const CompiledPolicy& policy, int call, std::initializer_list<uint64_t> arguments = {},
              uint32_t arch = AUDIT_ARCH_X86_64) {
   seccomp_data data{};
   data.nr = call;
   data.arch = arch;
   std::copy(arguments.begin(), arguments.end(), data.args);
-  return EvaluateBpf(program, data).value();
+  return EvaluateBpf(policy.program, data).value();
 }
 
-TEST(CompilePolicyTest, WhatNoRuleAllowsKills) {
+TEST(CompilePolicyTest, WhatNoRuleAllowsIsRefused) {
   ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "read\n"}}));
   EXPECT_EQ(Ask(program, SYS_read), SECCOMP_RET_ALLOW);
-  EXPECT_EQ(Ask(program, SYS_write), SECCOMP_RET_KILL_PROCESS);
-  EXPECT_EQ(Ask(program, 100'000), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, SYS_write), kSeccompRefused);
+  EXPECT_EQ(Ask(program, 100'000), kSeccompRefused);
 }
 
 TEST(CompilePolicyTest, OtherArchitecturesAndX32Kill) {
@@ -51,25 +53,25 @@ TEST(CompilePolicyTest, OtherArchitecturesAndX32Kill) {
   EXPECT_EQ(Ask(program, 3, {}, AUDIT_ARCH_I386), SECCOMP_RET_KILL_PROCESS);
   EXPECT_EQ(Ask(program, 0, {}, AUDIT_ARCH_I386), SECCOMP_RET_KILL_PROCESS);
   EXPECT_EQ(Ask(program, 0x40000000 | SYS_read), SECCOMP_RET_KILL_PROCESS);
-  EXPECT_EQ(Ask(program, -1), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, -1), kSeccompRefused);
 }
 
 TEST(CompilePolicyTest, ComparesMaskedArguments) {
   ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy",
       "mmap: prot & PROT_EXEC == 0 && flags & MAP_SHARED|MAP_ANONYMOUS == MAP_ANONYMOUS  # a comment\n"}}));
   EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS}), SECCOMP_RET_ALLOW);
-  EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS}), SECCOMP_RET_KILL_PROCESS);
-  EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE}), SECCOMP_RET_KILL_PROCESS);
-  EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS}), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS}), kSeccompRefused);
+  EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE}), kSeccompRefused);
+  EXPECT_EQ(Ask(program, SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS}), kSeccompRefused);
 }
 
 TEST(CompilePolicyTest, SetIsAnyOfItsMembersAndLinesAreAlternatives) {
   ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "fcntl: fd == 3 && cmd in {F_GETFL, F_GETFD}\nfcntl: fd == 4\n"}}));
   EXPECT_EQ(Ask(program, SYS_fcntl, {3, F_GETFL}), SECCOMP_RET_ALLOW);
   EXPECT_EQ(Ask(program, SYS_fcntl, {3, F_GETFD}), SECCOMP_RET_ALLOW);
-  EXPECT_EQ(Ask(program, SYS_fcntl, {3, F_SETFL}), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, SYS_fcntl, {3, F_SETFL}), kSeccompRefused);
   EXPECT_EQ(Ask(program, SYS_fcntl, {4, F_SETFL}), SECCOMP_RET_ALLOW);
-  EXPECT_EQ(Ask(program, SYS_fcntl, {0x1'0000'0003, F_GETFL}), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(Ask(program, SYS_fcntl, {0x1'0000'0003, F_GETFL}), kSeccompRefused);
 }
 
 TEST(CompilePolicyTest, ErrnoRefusesInsteadOfKilling) {
@@ -81,6 +83,28 @@ TEST(CompilePolicyTest, IncludeAddsTheOtherFilesRules) {
   ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "include b.policy\nread\n"}, {"b.policy", "write: fd == 0x2\n"}}));
   EXPECT_EQ(Ask(program, SYS_write, {2}), SECCOMP_RET_ALLOW);
   EXPECT_EQ(Ask(program, SYS_read), SECCOMP_RET_ALLOW);
+}
+
+TEST(CompilePolicyTest, LetNamesANumberForIncludedFilesToo) {
+  ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "let RUN = 0xae80\nlet BOTH=RUN|1\ninclude b.policy\nioctl: cmd == BOTH\n"},
+                                                    {"b.policy", "ioctl: cmd == RUN\n"}}));
+  EXPECT_EQ(Ask(program, SYS_ioctl, {9, 0xae80}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(program, SYS_ioctl, {9, 0xae81}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(program, SYS_ioctl, {9, 0xae82}), kSeccompRefused);
+}
+
+TEST(CompilePolicyTest, SelfIsOnePlaceholder) {
+  ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "tgkill: tgid == SELF\n"}}));
+  EXPECT_EQ(Ask(program, SYS_tgkill, {kSeccompSelfPid}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(program, SYS_tgkill, {1}), kSeccompRefused);
+}
+
+TEST(CompilePolicyTest, ListsTheArgumentsThatDecide) {
+  ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "read\nmmap: prot == 0 && flags == 2\nmmap: prot == 1\nsetpriority: arg1 == 3\n"}}));
+  ASSERT_EQ(program.checked.size(), 2u);
+  EXPECT_EQ(program.checked[0].call, SYS_mmap);
+  EXPECT_EQ(program.checked[0].arguments, (std::array<std::string, 6>{"", "", "prot", "flags", "", ""}));
+  EXPECT_EQ(program.checked[1].arguments[1], "arg1");
 }
 
 struct Mistake {
@@ -108,6 +132,9 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"BadErrno", "read -> errno EBANANA", "a.policy:1: unknown error name 'EBANANA'"},
         Mistake{"MissingFile", "include none.policy", "a.policy:1: no such file"},
         Mistake{"InIncluded", "include b.policy", "b.policy:3: x86-64 has no system call 'bogus'"},
+        Mistake{"NameOfAConstant", "let PROT_READ = 1", "a.policy:1: 'PROT_READ' has a value already"},
+        Mistake{"NameTwice", "let A = 1\nlet A = 1", "a.policy:2: 'A' has a value already"},
+        Mistake{"NameWithoutValue", "let A", "a.policy:1: a value is missing"},
         Mistake{"Loop", "include c.policy", "c.policy:1: files include each other"}),
     [](const auto& info) { return std::string(info.param.name); });
 

@@ -28,9 +28,7 @@ bool ActionAvailable(uint32_t action) {
 
 SandboxProbe ProbeSandbox() {
   SandboxProbe probe;
-  const unsigned long flags =
-      CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD;
-  const long pid = ::syscall(SYS_clone, flags, nullptr, nullptr, nullptr, nullptr);
+  const long pid = ::syscall(SYS_clone, DeviceNamespaces() | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
   if (pid == 0) ::_exit(0);
   if (pid > 0) {
     probe.namespaces = true;
@@ -44,7 +42,8 @@ SandboxProbe ProbeSandbox() {
   // A filter that is not there fails with EFAULT where filters exist, with EINVAL where they do not.
   probe.seccomp_filter = ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, nullptr, 0, 0) != 0 && errno == EFAULT;
   probe.seccomp_kill_process = ActionAvailable(SECCOMP_RET_KILL_PROCESS);
-  probe.seccomp_log = ActionAvailable(SECCOMP_RET_LOG);
+  probe.seccomp_trap = ActionAvailable(SECCOMP_RET_TRAP);
+  probe.cgroup_namespace = (DeviceNamespaces() & CLONE_NEWCGROUP) != 0;
   const long self = ::syscall(SYS_pidfd_open, ::getpid(), 0);
   probe.pidfd = self >= 0;
   if (self >= 0) ::close(static_cast<int>(self));

@@ -10,19 +10,20 @@
 namespace vmm {
 
 struct SandboxProbe {
-  // All six namespaces, created as SpawnDevice would; else why not.
+  // All namespaces, created as SpawnDevice would; else why not.
   bool namespaces = false;
   std::string namespaces_reason;
   bool seccomp_filter = false;
   bool seccomp_kill_process = false;
-  bool seccomp_log = false;
+  bool seccomp_trap = false;    // how a violation is reported
+  bool cgroup_namespace = false;  // the kernel knows cgroups, and a device has a namespace of them
   bool pidfd = false;
   bool close_range = false;
   int landlock_abi = 0;  // 0: none. Devices do without it.
 
   // Devices can be started with no layer waived.
   [[nodiscard]] bool Complete() const {
-    return namespaces && seccomp_filter && seccomp_kill_process && pidfd && close_range;
+    return namespaces && seccomp_filter && seccomp_kill_process && seccomp_trap && pidfd && close_range;
   }
 };
 

@@ -24,8 +24,6 @@
 namespace vmm {
 namespace {
 
-constexpr unsigned long kNamespaces =
-    CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
 constexpr uint32_t kUnprivilegedId = 65534;
 constexpr int kSetupTimeoutMs = 10'000;
 
@@ -103,9 +101,13 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
 
   std::vector<internal::SpawnFd> fds;
   for (const FdMapping& fd : request.fds) fds.push_back({fd.parent_fd, fd.child_fd, -1});
+  int words[2];
+  if (::pipe2(words, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoStatus(errno, "create the pipe for last words");
+  OwnedFd words_read(words[0]);
+  OwnedFd words_write(words[1]);
   for (int standard = 0; standard <= 2; ++standard) {
     const bool given = std::any_of(fds.begin(), fds.end(), [&](const auto& fd) { return fd.target == standard; });
-    if (!given) fds.push_back({null.get(), standard, -1});
+    if (!given) fds.push_back({standard == STDERR_FILENO ? words_write.get() : null.get(), standard, -1});
   }
   std::sort(fds.begin(), fds.end(), [](const auto& a, const auto& b) { return a.target < b.target; });
   RETURN_IF_ERROR(CheckFdTable(fds, request.limits.open_files));
@@ -144,6 +146,7 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
       .limits = limits.data(),
       .limit_count = limits.size(),
       .new_session = !request.keeps_terminal,
+      .new_user_namespace = namespaces,
       .empty_root = !request.jail.waive_empty_root,
       .lock_secure_bits = namespaces || root,
       .set_ids = namespaces || root,
@@ -155,7 +158,7 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   int pidfd = -1;
-  const unsigned long flags = CLONE_PIDFD | SIGCHLD | (namespaces ? kNamespaces : 0);
+  const unsigned long flags = CLONE_PIDFD | SIGCHLD | (namespaces ? DeviceNamespaces() : 0);
   const long pid = ::syscall(SYS_clone, flags, nullptr, &pidfd, nullptr, nullptr);
   if (pid == 0) internal::RunSpawnedChild(plan);
   const int clone_error = errno;
@@ -170,8 +173,9 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
     return absl::Status(lacking ? absl::StatusCode::kFailedPrecondition : status.code(),
                         hint.empty() ? std::string(status.message()) : absl::StrCat(status.message(), " (", hint, ")"));
   }
-  ChildProcess child(static_cast<pid_t>(pid), OwnedFd(pidfd));  // an early return ends it
+  ChildProcess child(static_cast<pid_t>(pid), OwnedFd(pidfd), std::move(words_read));  // an early return ends it
   child_end.Reset();
+  words_write.Reset();
 
   bool own_id = !root;
   if (namespaces) {

@@ -1,12 +1,13 @@
-// Starts a device process inside its jail: new user, mount, pid, net, ipc and uts namespaces, an empty read-only root,
-// no capabilities, no_new_privs, resource limits, and exactly the descriptors that it is given. What can only be done
+// Starts a device process inside its jail: new user, mount, pid, net, ipc, uts and cgroup namespaces, an empty read-only
+// root, no capabilities, no_new_privs, resource limits, and exactly the descriptors that it is given. What can only be done
 // from inside (seccomp, Landlock) is sandbox/enter.h, called by the new process first.
 //
 // Threads  any, but the device dies with the *thread* that spawned it (PR_SET_PDEATHSIG counts threads): call from one
 //          that lives as long as the device is needed, in the monitor the event-loop thread. The process may have other
 //          threads: the child runs only async-signal-safe code (spawn_child.cc) before it execs.
 // Trust    the program is our own until it reads its first guest byte. Nothing of the parent's memory survives exec, the
-//          environment is empty, 0, 1 and 2 are /dev/null unless the table says otherwise.
+//          environment is empty. Unless the table says otherwise 0 and 1 are /dev/null, and 2 is a pipe to us for its last
+//          words (child_process.h), which never blocks it.
 // Errors   fails closed: Status "<step> for device '<name>': <errno>" and no process is left. Waived layers: JailOptions only.
 //          As an ordinary user the caller must still be dumpable: the kernel gives the id maps of others to root.
 //

@@ -44,6 +44,16 @@ constexpr const char* kMountPoint = "/proc";
   ::_exit(127);
 }
 
+// Who may make a user namespace has every capability in it, and with them more of the kernel to attack. The seccomp filter
+// forbids it as well; this holds if that is waived. Best effort: a container may have mounted /proc/sys read-only.
+void ForbidNestedNamespaces() noexcept {
+  // The file is that of the user namespace that opens it.
+  const int fd = ::open("/proc/sys/user/max_user_namespaces", O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  (void)!::write(fd, "0", 1);
+  ::close(fd);
+}
+
 void EnterEmptyRoot(int status_fd) noexcept {
   // Nothing that happens here may reach the host's mount table.
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
@@ -128,6 +138,7 @@ void RunSpawnedChild(const SpawnPlan& plan) noexcept {
                        ::syscall(SYS_setresuid, plan.id, plan.id, plan.id) != 0)) {
     Fail(status_fd, SpawnStep::kSetIds, errno);
   }
+  if (plan.new_user_namespace) ForbidNestedNamespaces();
   if (plan.empty_root) EnterEmptyRoot(status_fd);
   ::umask(077);
   ResetSignals(status_fd);

@@ -68,6 +68,7 @@ struct SpawnPlan {
   const SpawnLimit* limits;
   size_t limit_count;
   bool new_session;
+  bool new_user_namespace;
   bool empty_root;
   bool lock_secure_bits;  // we hold CAP_SETPCAP, in the new user namespace or outside
   bool set_ids;

@@ -78,6 +78,9 @@ absl::StatusOr<std::unique_ptr<SerialDevice>> SerialDevice::Start(EventLoop& loo
   device->watching_event_ = true;
   RETURN_IF_ERROR(loop.Watch(device->child_.pidfd(), EPOLLIN, [raw = device.get()](uint32_t) { raw->OnProcessEnd(); }));
   device->watching_process_ = true;
+  if (options.jail.log_only) {
+    ASSIGN_OR_RETURN(device->words_, WordsWatch::Create(loop, device->child_, "device 'serial'"));
+  }
   RETURN_IF_ERROR(device->WatchProgress(std::max(1, options.deadline_ms / 2)));
   return device;
 }
@@ -166,6 +169,7 @@ absl::Status SerialDevice::WatchProgress(int period_ms) {
 SerialDevice::~SerialDevice() { Unwatch(); }
 
 void SerialDevice::Unwatch() {
+  words_.reset();
   if (std::exchange(watching_timer_, false)) loop_.Unwatch(timer_.get());
   if (std::exchange(watching_event_, false)) loop_.Unwatch(event_.get());
   if (std::exchange(watching_process_, false)) loop_.Unwatch(child_.pidfd());

@@ -21,6 +21,7 @@
 #include "devices/platform/trapped_protocol.h"
 #include "sandbox/child_process.h"
 #include "sandbox/jail_options.h"
+#include "sandbox/words_watch.h"
 
 namespace vmm {
 
@@ -80,6 +81,7 @@ class SerialDevice final {
   std::unique_ptr<const PublishedPage, void (*)(const PublishedPage*)> page_{nullptr, nullptr};
   std::unique_ptr<TrappedDeviceProxy> proxy_;
   ChildProcess child_;
+  std::unique_ptr<WordsWatch> words_;  // only where violations are let through: else what it says is for its end
   OwnedFd timer_;  // for CheckProgress
   bool watching_timer_ = false;
   bool watching_event_ = false;

@@ -98,14 +98,23 @@ void ProbeKvm(HostReport& report) {
   add('C', "no access, or read and execute, per page; faults without an address", found->host_mapping);
 }
 
+std::string LandlockDetail(int abi) {
+  if (abi <= 0) return "not in this kernel, or off: the filters alone keep the monitor from files";
+  return absl::StrCat("ABI ", abi, ": no file can be opened, by devices and by the monitor once it runs", abi >= 4 ? "; no TCP" : "",
+                      abi >= 6 ? "; no abstract socket outside" : "");
+}
+
 void ProbeSandboxLayers(HostReport& report) {
   const SandboxProbe found = ProbeSandbox();
-  report.sandbox.push_back({"namespaces", found.namespaces, found.namespaces_reason, true});
-  report.sandbox.push_back({"seccomp", found.seccomp_filter && found.seccomp_kill_process,
-                            found.seccomp_log ? "filters, kill and log" : "filters and kill", true});
+  report.sandbox.push_back({"namespaces", found.namespaces,
+                            found.namespaces ? absl::StrCat("devices: user, mount, pid, net, ipc, uts", found.cgroup_namespace ? ", cgroup" : "")
+                                             : found.namespaces_reason,
+                            true});
+  report.sandbox.push_back({"seccomp", found.seccomp_filter && found.seccomp_kill_process && found.seccomp_trap,
+                            "filters for devices, virtual processors and the event loop; a violation is reported and kills", true});
   report.sandbox.push_back({"pidfd", found.pidfd, "a device process is named without a race", true});
   report.sandbox.push_back({"close_range", found.close_range, "no descriptor is inherited by accident", true});
-  report.sandbox.push_back({"landlock", found.landlock_abi > 0, absl::StrCat("ABI ", found.landlock_abi), false});
+  report.sandbox.push_back({"landlock", found.landlock_abi > 0, LandlockDetail(found.landlock_abi), false});
 }
 
 }  // namespace
