@@ -53,6 +53,14 @@ class ChildProcess final {
   // What it has said since the last call. Taken words are not among the last ones.
   [[nodiscard]] std::string TakeWords();
 
+  // For who hands the process over: it is not ended, and not waited for, by this one.
+  struct Parts {
+    pid_t pid;
+    OwnedFd pidfd;
+    OwnedFd words;
+  };
+  [[nodiscard]] Parts Release() && noexcept { return {std::exchange(pid_, -1), std::move(pidfd_), std::move(words_)}; }
+
   void Signal(int signal) noexcept;
   void Kill() noexcept;
   // Waits until it has ended, 0 looks without waiting. Reaps once and remembers.

@@ -28,6 +28,7 @@
 #include "sandbox/enter.h"
 #include "sandbox/jail_options.h"
 #include "sandbox/jail_test_policy.h"
+#include "sandbox/spawner.h"
 
 namespace {
 
@@ -191,6 +192,7 @@ void Attempt(const std::string& what) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 3 && std::string(argv[2]) == "spawner") return vmm::RunSpawner();
   vmm::JailOptions options;
   for (int i = 2; i < argc; ++i) {
     if (!vmm::ParseJailOptionArgument(argv[i], options)) return 98;

@@ -8,6 +8,7 @@
 //            fcntl: cmd in {F_GETFL, F_GETFD}                          one of
 //            sendto: fd == 3                                           a second line for the same call: or
 //            clone3 -> errno ENOSYS                                    refused with an error instead
+//            first ioctl: cmd == KVM_RUN                               looked at before all others: the hot path's call; ==, allow
 //            let KVM_RUN = 0xae80                                      a number's name, from here on
 //            tgkill: tgid == SELF                                      the process that installs it
 // Units    arguments are compared as 64 bits: what the kernel cuts to 32 must have a zero upper half, or it kills.

@@ -99,6 +99,22 @@ TEST(CompilePolicyTest, SelfIsOnePlaceholder) {
   EXPECT_EQ(Ask(program, SYS_tgkill, {1}), kSeccompRefused);
 }
 
+TEST(CompilePolicyTest, FirstIsLookedAtBeforeAllOthersAndChangesNothingElse) {
+  const std::string others = "ioctl: cmd in {1, 2, 3, 4, 5}\nread\nioctl: fd == 0 && cmd == 9\n";
+  ASSERT_OK_AND_ASSIGN(const auto plain, Compile({{"a.policy", others + "ioctl: cmd == 0x10000ae80\n"}}));
+  ASSERT_OK_AND_ASSIGN(const auto first, Compile({{"a.policy", others + "first ioctl: cmd == 0x10000ae80\n"}}));
+  ASSERT_EQ(first.program.size(), plain.program.size() + 9);
+  EXPECT_EQ(first.program[8].k, SECCOMP_RET_ALLOW);
+  for (const uint64_t cmd : {0ul, 1ul, 5ul, 9ul, 0xae80ul, 0x1'0000'ae80ul, 0x2'0000'ae80ul}) {
+    for (const int call : {SYS_ioctl, SYS_read, SYS_write}) {
+      for (const uint32_t arch : {uint32_t{AUDIT_ARCH_X86_64}, uint32_t{AUDIT_ARCH_I386}}) {
+        EXPECT_EQ(Ask(first, call, {0, cmd}, arch), Ask(plain, call, {0, cmd}, arch)) << call << " " << cmd;
+      }
+    }
+  }
+  EXPECT_EQ(Ask(first, SYS_ioctl, {7, 0x1'0000'ae80}), SECCOMP_RET_ALLOW);
+}
+
 TEST(CompilePolicyTest, ListsTheArgumentsThatDecide) {
   ASSERT_OK_AND_ASSIGN(const auto program, Compile({{"a.policy", "read\nmmap: prot == 0 && flags == 2\nmmap: prot == 1\nsetpriority: arg1 == 3\n"}}));
   ASSERT_EQ(program.checked.size(), 2u);
@@ -135,6 +151,8 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"NameOfAConstant", "let PROT_READ = 1", "a.policy:1: 'PROT_READ' has a value already"},
         Mistake{"NameTwice", "let A = 1\nlet A = 1", "a.policy:2: 'A' has a value already"},
         Mistake{"NameWithoutValue", "let A", "a.policy:1: a value is missing"},
+        Mistake{"FirstOfASet", "first ioctl: cmd in {1, 2}", "a.policy:1: 'first' is for a rule that allows"},
+        Mistake{"FirstThatRefuses", "first read -> errno EPERM", "a.policy:1: 'first' is for a rule that allows"},
         Mistake{"Loop", "include c.policy", "c.policy:1: files include each other"}),
     [](const auto& info) { return std::string(info.param.name); });
 

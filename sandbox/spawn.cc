@@ -85,7 +85,9 @@ absl::Status AwaitExec(int status_fd) {
   }
 }
 
-absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
+enum class Kin : uint8_t { kChild, kSibling, kSpawner };
+
+absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request, Kin kin) {
   RETURN_IF_ERROR(ValidateJailOptions(request.jail));
   if (request.arguments.empty()) return absl::InvalidArgumentError("start: no arguments, not even the program's name");
 
@@ -134,8 +136,9 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
   const OwnedFd parent_end(pair[0]);
   OwnedFd child_end(pair[1]);
 
+  const bool spawner = kin == Kin::kSpawner;
   const bool namespaces = !request.jail.waive_namespaces;
-  const bool root = ::geteuid() == 0;
+  const bool root = ::geteuid() == 0 && !spawner;
   internal::SpawnPlan plan{
       .status_fd = child_end.get(),
       .executable_fd = executable_fd,
@@ -149,6 +152,7 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
       .new_user_namespace = namespaces,
       .empty_root = !request.jail.waive_empty_root,
       .lock_secure_bits = namespaces || root,
+      .keep_capabilities = spawner,
       .set_ids = namespaces || root,
       .id = kUnprivilegedId,
   };
@@ -158,7 +162,7 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   int pidfd = -1;
-  const unsigned long flags = CLONE_PIDFD | SIGCHLD | (namespaces ? DeviceNamespaces() : 0);
+  const unsigned long flags = CLONE_PIDFD | SIGCHLD | (kin == Kin::kSibling ? CLONE_PARENT : 0) | (namespaces ? DeviceNamespaces() : 0);
   const long pid = ::syscall(SYS_clone, flags, nullptr, &pidfd, nullptr, nullptr);
   if (pid == 0) internal::RunSpawnedChild(plan);
   const int clone_error = errno;
@@ -188,13 +192,30 @@ absl::StatusOr<ChildProcess> Spawn(const SpawnRequest& request) {
   return child;
 }
 
-}  // namespace
-
-absl::StatusOr<ChildProcess> SpawnDevice(const SpawnRequest& request) {
-  absl::StatusOr<ChildProcess> child = Spawn(request);
+absl::StatusOr<ChildProcess> Named(const SpawnRequest& request, Kin kin) {
+  absl::StatusOr<ChildProcess> child = Spawn(request, kin);
   if (child.ok()) return child;
   return absl::Status(child.status().code(),
                       absl::StrCat("start device '", request.name, "': ", child.status().message()));
+}
+
+}  // namespace
+
+absl::StatusOr<ChildProcess> SpawnDevice(const SpawnRequest& request) { return Named(request, Kin::kChild); }
+absl::StatusOr<ChildProcess> SpawnSibling(const SpawnRequest& request) { return Named(request, Kin::kSibling); }
+
+absl::StatusOr<ChildProcess> StartSpawnerProcess(int executable_fd, const FdMapping& socket) {
+  SpawnRequest request;
+  request.name = "spawner";
+  request.arguments = {"vmm", "device", "spawner"};
+  request.executable_fd = executable_fd;
+  request.fds = {socket};
+  // Devices inherit its session and group, and the terminal's signals are ignored by both.
+  request.keeps_terminal = true;
+  // It opens pipes and sockets for as many devices as there are, and its limits are the hard ones of all of them.
+  request.limits = {.open_files = kNoLimit, .processes = kNoLimit, .address_space_bytes = kNoLimit, .file_bytes = kNoLimit};
+  request.jail.waive_namespaces = request.jail.waive_empty_root = true;
+  return Named(request, Kin::kSpawner);
 }
 
 }  // namespace vmm

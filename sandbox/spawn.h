@@ -60,6 +60,11 @@ struct SpawnRequest {
 
 absl::StatusOr<ChildProcess> SpawnDevice(const SpawnRequest& request);
 
+// For the spawner (spawner.h) alone. The device is the child of our parent, which waits for it and with whose thread it dies.
+absl::StatusOr<ChildProcess> SpawnSibling(const SpawnRequest& request);
+// The spawner's own process: `... device spawner`, not jailed, with no_new_privs and the one descriptor; dies with this thread.
+absl::StatusOr<ChildProcess> StartSpawnerProcess(int executable_fd, const FdMapping& socket);
+
 }  // namespace vmm
 
 #endif  // VMM_SANDBOX_SPAWN_H_

@@ -166,7 +166,7 @@ void RunSpawnedChild(const SpawnPlan& plan) noexcept {
       Fail(status_fd, SpawnStep::kLimits, errno);
     }
   }
-  DropCapabilities(plan, status_fd);
+  if (!plan.keep_capabilities) DropCapabilities(plan, status_fd);
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) Fail(status_fd, SpawnStep::kNoNewPrivileges, errno);
   // After the last change of ids, which clears it. A parent that died before this line has closed its end.
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) Fail(status_fd, SpawnStep::kParentDeathSignal, errno);

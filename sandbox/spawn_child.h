@@ -71,6 +71,7 @@ struct SpawnPlan {
   bool new_user_namespace;
   bool empty_root;
   bool lock_secure_bits;  // we hold CAP_SETPCAP, in the new user namespace or outside
+  bool keep_capabilities;  // the spawner's process: it makes namespaces
   bool set_ids;
   uint32_t id;  // user and group, as the new namespace counts
 };
