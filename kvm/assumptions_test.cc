@@ -18,6 +18,7 @@
 #include "base/event_fd.h"
 #include "base/owned_fd.h"
 #include "base/status_matchers.h"
+#include "kvm/guest_code_for_test.h"
 #include "kvm/system.h"
 #include "kvm/uapi.h"
 #include "kvm/vcpu.h"
@@ -27,26 +28,6 @@
 namespace vmm::kvm {
 namespace {
 
-using Bytes = std::vector<uint8_t>;
-Bytes operator+(Bytes a, const Bytes& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-Bytes Word(uint32_t value) { return {uint8_t(value), uint8_t(value >> 8), uint8_t(value >> 16), uint8_t(value >> 24)}; }
-Bytes MovEax(uint32_t value) { return Bytes{0xb8} + Word(value); }
-Bytes MovEbx(uint32_t value) { return Bytes{0xbb} + Word(value); }
-Bytes MovEcx(uint32_t value) { return Bytes{0xb9} + Word(value); }
-Bytes MovEdx(uint32_t value) { return Bytes{0xba} + Word(value); }
-Bytes LoadAl(uint32_t address) { return Bytes{0xa0} + Word(address); }
-Bytes StoreAl(uint32_t address) { return Bytes{0xa2} + Word(address); }
-Bytes LoadEax(uint32_t address) { return Bytes{0xa1} + Word(address); }
-Bytes CompareEax(uint32_t address) { return Bytes{0x3b, 0x05} + Word(address); }
-Bytes Increment(uint32_t address) { return Bytes{0xff, 0x05} + Word(address); }
-Bytes StoreImmediate(uint32_t address, uint32_t value) { return Bytes{0xc7, 0x05} + Word(address) + Word(value); }
-Bytes Wrmsr(uint32_t msr, uint32_t value) { return MovEcx(msr) + MovEax(value) + MovEdx(0) + Bytes{0x0f, 0x30}; }
-Bytes Out(uint8_t port) { return {0xe6, port}; }
-Bytes JumpBack(size_t bytes) { return Bytes{0xe9} + Word(static_cast<uint32_t>(-static_cast<int32_t>(bytes + 5))); }
-const Bytes kForever = {0xeb, 0xfe}, kIret = {0xcf}, kSti = {0xfb};
 const Bytes kApicOn = StoreImmediate(0xfee0'00f0, 0x1ff);  // spurious vector, software enable
 const Bytes kEoi = StoreImmediate(0xfee0'00b0, 0);
 
@@ -131,19 +112,11 @@ class KvmAssumption : public testing::Test {
       const uint64_t gate = (kHandlers + 64 * vector) | uint64_t{0x10} << 16 | uint64_t{0x8e00} << 32;
       std::memcpy(monitor_ + kIdt + 8 * vector, &gate, sizeof(gate));
     }
-    const std::array<uint64_t, 4> gdt{0, 0, 0x00cf'9b00'0000'ffff, 0x00cf'9300'0000'ffff};
+    const auto gdt = FlatGdt();
     std::memcpy(monitor_ + kGdt, gdt.data(), sizeof(gdt));
     ASSERT_OK_AND_ASSIGN(kvm_sregs sregs, vcpu->GetSregs());
-    for (kvm_segment* segment : {&sregs.cs, &sregs.ds, &sregs.es, &sregs.ss}) {
-      segment->base = 0;
-      segment->limit = 0xffff'ffff;
-      segment->selector = segment == &sregs.cs ? 0x10 : 0x18;
-      segment->db = 1;
-      segment->g = 1;
-    }
-    sregs.cr0 |= 1;
+    MakeFlat(sregs, kGdt);
     sregs.idt = {.base = kIdt, .limit = kVectors * 8 - 1};
-    sregs.gdt = {.base = kGdt, .limit = sizeof(gdt) - 1};
     if (paging) {
       sregs.cr3 = kDirectory;
       sregs.cr0 |= uint64_t{1} << 31;
@@ -229,6 +202,89 @@ TEST_F(KvmAssumption, APageMappedOverTheSlotIsSeenByAVcpuInGuestMode) {
   ASSERT_TRUE(MapOverlay(PROT_READ));
   runner.join();
   EXPECT_EQ(port, 0x10);
+}
+
+// What page protections stand on: when mprotect has returned, no vCPU that is in guest mode all the while uses the right that was
+// taken. The guest counts in the page without ever leaving; a count that grows after mprotect's return would be a use.
+TEST_F(KvmAssumption, AfterMprotectNoVcpuInGuestModeWritesToThePage) {
+  if (!vm_->HasNestedPaging()) GTEST_SKIP() << "no nested paging";
+  constexpr int kRounds = 60;
+  const Bytes count = Increment(kOverlay);
+  Put(kCode, count + JumpBack(count.size()));
+  AddVcpu(kCode);
+  int late = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    const uint32_t start = At<uint32_t>(kOverlay).load();
+    RunResult result = RunResult::kError;
+    std::thread runner([&] { result = vcpu().Run(); });
+    while (At<uint32_t>(kOverlay).load() == start) ::sched_yield();
+    ASSERT_EQ(::mprotect(ram_ + kOverlay, kPage, round % 2 == 0 ? PROT_NONE : PROT_READ), 0);
+    const uint32_t at_return = At<uint32_t>(kOverlay).load();
+    runner.join();
+    ASSERT_EQ(result, RunResult::kMemoryFault);
+    if (At<uint32_t>(kOverlay).load() != at_return) ++late;
+    ASSERT_EQ(::mprotect(ram_ + kOverlay, kPage, PROT_READ | PROT_WRITE), 0);
+  }
+  EXPECT_EQ(late, 0);
+}
+
+TEST_F(KvmAssumption, AfterMprotectNoVcpuInGuestModeReadsThePage) {
+  if (!vm_->HasNestedPaging()) GTEST_SKIP() << "no nested paging";
+  constexpr int kRounds = 60;
+  // Counts its rounds, and leaves when it sees the secret.
+  const Bytes look = Increment(kVariables) + LoadAl(kOverlay) + Bytes{0x3c, 0x5e};
+  const Bytes code = look + Bytes{0x74, 5};  // je over the jump
+  Put(kCode, code + JumpBack(code.size()) + Out(0x10));
+  AddVcpu(kCode);
+  int leaks = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    const uint32_t start = At<uint32_t>(kVariables).load();
+    RunResult result = RunResult::kError;
+    std::thread runner([&] { result = vcpu().Run(); });
+    while (At<uint32_t>(kVariables).load() == start) ::sched_yield();
+    ASSERT_EQ(::mprotect(ram_ + kOverlay, kPage, PROT_NONE), 0);
+    At<uint8_t>(kOverlay).store(0x5e);
+    runner.join();
+    if (result != RunResult::kMemoryFault) ++leaks;
+    At<uint8_t>(kOverlay).store(0);
+    ASSERT_EQ(::mprotect(ram_ + kOverlay, kPage, PROT_READ | PROT_WRITE), 0);
+  }
+  EXPECT_EQ(leaks, 0);
+}
+
+// The same by the attribute, in a VM that has it; and what its fault tells.
+TEST_F(KvmAssumption, APrivatePageIsAFaultWithItsAddressAndNoVcpuInGuestModeUsesIt) {
+  auto made = system_->CreateVmWithPrivateAttribute();
+  if (!made.ok()) GTEST_SKIP() << made.status().message();
+  EXPECT_FALSE(vm_->HasPrivateAttribute());  // the default type has not
+  vm_ = *std::move(made);
+  ASSERT_OK(vm_->SetMemorySlot(0, Gpa(0), reinterpret_cast<std::byte*>(ram_), kRam));
+  constexpr int kRounds = 60;
+  const Bytes count = Increment(kOverlay + 8);
+  Put(kCode, count + JumpBack(count.size()));
+  AddVcpu(kCode);
+  int late = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    const uint32_t start = At<uint32_t>(kOverlay + 8).load();
+    RunResult result = RunResult::kError;
+    std::thread runner([&] { result = vcpu().Run(); });
+    while (At<uint32_t>(kOverlay + 8).load() == start) ::sched_yield();
+    ASSERT_TRUE(vm_->SetPrivate(Gpa(kOverlay), kPage, true));
+    const uint32_t at_return = At<uint32_t>(kOverlay + 8).load();
+    runner.join();
+    ASSERT_EQ(result, RunResult::kMemoryFault);
+    const auto fault = vcpu().memory_fault();
+    ASSERT_TRUE(fault.has_value());
+    EXPECT_EQ(fault->gpa, Gpa(kOverlay));
+    EXPECT_EQ(fault->bytes, kPage);
+    if (At<uint32_t>(kOverlay + 8).load() != at_return) ++late;
+    ASSERT_TRUE(vm_->SetPrivate(Gpa(kOverlay), kPage, false));
+  }
+  EXPECT_EQ(late, 0);
+  // A fault of the mapping alone, later, is not told as the last one.
+  ASSERT_EQ(::mprotect(ram_ + kOverlay, kPage, PROT_NONE), 0);
+  ASSERT_EQ(vcpu().Run(), RunResult::kMemoryFault);
+  EXPECT_FALSE(vcpu().memory_fault().has_value());
 }
 
 // A vCPU that stays in guest mode has read through a page table entry, which is then changed without INVLPG, and reads again when
@@ -330,7 +386,7 @@ TEST_F(KvmAssumptionTlb, DroppingAPageThatAnotherVcpuHasJustExecutedFlushesTheTl
 // Two that drop the same page could race: the second finds it gone, while a processor that the first has flushed already caches the
 // old entry again. A page of one's own, mapped ahead, is there whatever the others do.
 TEST_F(KvmAssumptionTlb, DroppingAPageMappedAheadFlushesTheTlbOfAll) {
-  if (vm_->CheckExtension(KVM_CAP_PRE_FAULT_MEMORY) == 0) GTEST_SKIP() << "no KVM_CAP_PRE_FAULT_MEMORY";
+  if (!vm_->HasNestedPaging()) GTEST_SKIP() << "no KVM_CAP_PRE_FAULT_MEMORY";
   MakeTables();
   Put(kSecondCode, Reader());
   Put(kCode, Out(0x10) + JumpBack(2));

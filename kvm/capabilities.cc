@@ -58,18 +58,17 @@ absl::StatusOr<Capabilities> ProbeCapabilities(const std::string& kvm_path) {
     found.attributes_rwx = {false, "this kernel has no read, write and execute attributes (it needs our host kernel patches)"};
   }
 
-  const bool protected_type = (system->CheckExtension(KVM_CAP_VM_TYPES) >> KVM_X86_SW_PROTECTED_VM & 1) != 0;
-  if (!protected_type) {
-    found.attributes_private = {false, "this kernel makes no VM of type SW_PROTECTED_VM (CONFIG_KVM_SW_PROTECTED_VM is off)"};
-  } else if (const auto protected_vm = system->CreateVm(KVM_X86_SW_PROTECTED_VM); !protected_vm.ok()) {
-    found.attributes_private = {false, std::string(protected_vm.status().message())};
-  } else if (((*protected_vm)->CheckExtension(KVM_CAP_MEMORY_ATTRIBUTES) & KVM_MEMORY_ATTRIBUTE_PRIVATE) == 0) {
-    found.attributes_private = {false, "a VM of type SW_PROTECTED_VM does not take the PRIVATE attribute"};
-  } else {
+  if (const auto protected_vm = system->CreateVmWithPrivateAttribute(); protected_vm.ok()) {
     found.attributes_private = {true, "a VM of type SW_PROTECTED_VM takes the PRIVATE attribute"};
+  } else {
+    found.attributes_private = {false, std::string(protected_vm.status().message())};
   }
 
-  found.host_mapping = {true, "the mapping behind guest RAM can be protected on any KVM"};
+  if (vm->HasNestedPaging()) {
+    found.host_mapping = {true, "the mapping behind guest RAM can be protected on any KVM with nested paging"};
+  } else {
+    found.host_mapping = {false, "this KVM has no nested paging, or is older than Linux 6.11 and does not say so"};
+  }
   return found;
 }
 

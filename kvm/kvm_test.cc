@@ -246,7 +246,7 @@ TEST_F(KvmTest, ProbeFindsWhatOpenRequiresAndTheHostMapping) {
   for (const Capability& capability : found.capabilities) {
     EXPECT_TRUE(!capability.required || capability.value > 0) << capability.name;
   }
-  EXPECT_TRUE(found.host_mapping.available);
+  EXPECT_EQ(found.host_mapping.available, vm_->HasNestedPaging());
   EXPECT_FALSE(found.attributes_private.reason.empty());
 }
 

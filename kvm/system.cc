@@ -76,6 +76,18 @@ absl::StatusOr<std::unique_ptr<Vm>> System::CreateVm(uint32_t type) const {
   return std::make_unique<Vm>(OwnedFd(raw), run_bytes_);
 }
 
+absl::StatusOr<std::unique_ptr<Vm>> System::CreateVmWithPrivateAttribute() const {
+  if ((CheckExtension(KVM_CAP_VM_TYPES) >> KVM_X86_SW_PROTECTED_VM & 1) == 0) {
+    return absl::FailedPreconditionError("this kernel makes no VM of type SW_PROTECTED_VM (CONFIG_KVM_SW_PROTECTED_VM is off)");
+  }
+  ASSIGN_OR_RETURN(auto vm, CreateVm(KVM_X86_SW_PROTECTED_VM));
+  // Asked of the VM: the system's own answer is another one.
+  if (!vm->HasPrivateAttribute()) {
+    return absl::FailedPreconditionError("a VM of type SW_PROTECTED_VM does not take the PRIVATE attribute");
+  }
+  return vm;
+}
+
 absl::StatusOr<std::vector<kvm_cpuid_entry2>> System::SupportedCpuid() const {
   // The kernel says E2BIG until the array is large enough; it never has more than a few hundred entries.
   for (uint32_t entries = 128; entries <= 4096; entries *= 2) {

@@ -52,6 +52,8 @@ absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(int vm_fd, uint32_t index, ui
 Vcpu::~Vcpu() { ::munmap(run_, run_bytes_); }
 
 RunResult Vcpu::Run() noexcept {
+  // KVM leaves the reason as it was where it has none to tell: one fault's details would be found at the next.
+  if (run_->exit_reason == KVM_EXIT_MEMORY_FAULT) run_->exit_reason = KVM_EXIT_UNKNOWN;
   if (::ioctl(fd_.get(), KVM_RUN, 0) == 0) return RunResult::kExit;
   last_error_ = errno;
   switch (last_error_) {
@@ -60,6 +62,12 @@ RunResult Vcpu::Run() noexcept {
     case EFAULT: return RunResult::kMemoryFault;
     default: return RunResult::kError;
   }
+}
+
+std::optional<MemoryFault> Vcpu::memory_fault() const noexcept {
+  if (run_->exit_reason != KVM_EXIT_MEMORY_FAULT) return std::nullopt;
+  const auto& fault = run_->memory_fault;
+  return MemoryFault{.gpa = Gpa(fault.gpa), .bytes = fault.size, .is_private = (fault.flags & KVM_MEMORY_EXIT_FLAG_PRIVATE) != 0};
 }
 
 std::span<std::byte> Vcpu::io_data() noexcept {

@@ -31,8 +31,15 @@ namespace vmm::kvm {
 enum class RunResult : uint8_t {
   kExit,
   kInterrupted,   // a signal or RequestExit; nothing of the guest's is pending
-  kMemoryFault,   // -EFAULT: see run().exit_reason for KVM_EXIT_MEMORY_FAULT, else no detail
+  kMemoryFault,   // -EFAULT: see memory_fault()
   kError,         // anything else, errno in last_error()
+};
+
+// Where KVM could not go on, when it says so.
+struct MemoryFault {
+  Gpa gpa;  // rounded down to the page
+  uint64_t bytes;
+  bool is_private;  // as the access was made; KVM does not say which access
 };
 
 class Vcpu final {
@@ -47,6 +54,8 @@ class Vcpu final {
   // The data of a KVM_EXIT_IO, size * count bytes; empty if the kernel's offsets leave the page.
   [[nodiscard]] std::span<std::byte> io_data() noexcept;
   [[nodiscard]] int last_error() const noexcept { return last_error_; }
+  // Of the last Run, if it returned kMemoryFault and KVM named the place; else the mapping behind guest RAM refused, somewhere.
+  [[nodiscard]] std::optional<MemoryFault> memory_fault() const noexcept;
 
   // Makes the Run that is under way, or else the next one, return kInterrupted. The caller also signals the thread:
   // without a signal a vCPU that is inside the guest stays there.

@@ -37,6 +37,18 @@ absl::Status Vm::SetMemorySlot(uint32_t slot, Gpa start, std::byte* host, uint64
   return absl::OkStatus();
 }
 
+bool Vm::HasPrivateAttribute() const noexcept {
+  return (CheckExtension(KVM_CAP_MEMORY_ATTRIBUTES) & KVM_MEMORY_ATTRIBUTE_PRIVATE) != 0;
+}
+
+bool Vm::SetPrivate(Gpa start, uint64_t bytes, bool is_private) noexcept {
+  kvm_memory_attributes attributes{};
+  attributes.address = start.raw();
+  attributes.size = bytes;
+  attributes.attributes = is_private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0;
+  return Ioctl(fd_.get(), KVM_SET_MEMORY_ATTRIBUTES, &attributes) == 0;
+}
+
 absl::Status Vm::CreateIrqChip(Gpa kvm_identity_map, Gpa kvm_tss) {
   const uint64_t identity_map = kvm_identity_map.raw();
   if (Ioctl(fd_.get(), KVM_SET_IDENTITY_MAP_ADDR, &identity_map) != 0) return KvmStatus(errno, "place KVM's identity map");

@@ -45,6 +45,16 @@ class Vm final {
 
   absl::Status SetMemorySlot(uint32_t slot, Gpa start, std::byte* host, uint64_t bytes);
 
+  // Guest addresses are translated by the processor (and Linux is 6.11 or later, whose KVM says so). Without, KVM emulates what its
+  // shadow tables cannot map, and an access to a page that its host mapping denies shows as one to a device.
+  [[nodiscard]] bool HasNestedPaging() const noexcept { return CheckExtension(KVM_CAP_PRE_FAULT_MEMORY) > 0; }
+
+  // Whether SetPrivate can be asked for: of this VM, as only some types have the attribute.
+  [[nodiscard]] bool HasPrivateAttribute() const noexcept;
+  // Pages whose every access by a vCPU ends KVM_RUN with KVM_EXIT_MEMORY_FAULT (their slots have no guest_memfd), or no longer; at
+  // its return no vCPU uses what was before. KVM's own accesses are not stopped by it. Whole pages. Any thread. False: refused.
+  [[nodiscard]] bool SetPrivate(Gpa start, uint64_t bytes, bool is_private) noexcept;
+
   // Local APICs and I/O APIC in the kernel; only the I/O APIC's 24 inputs are routed (no legacy PIC is reachable).
   absl::Status CreateIrqChip(Gpa kvm_identity_map, Gpa kvm_tss);
   // The routes beyond those inputs.

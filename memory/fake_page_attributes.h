@@ -7,7 +7,7 @@
 #include <set>
 
 #include "memory/gpa.h"
-#include "memory/protection_enforcer.h"
+#include "memory/page_attributes.h"
 
 namespace vmm {
 

@@ -47,7 +47,8 @@ uint64_t MappingsOfAProcess() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GuestView>> GuestView::Create(const GuestRam& ram, const MemoryLayout& layout,
-                                                             uint32_t overlay_pages, uint32_t protected_pieces) {
+                                                             uint32_t overlay_pages, uint32_t protected_pieces,
+                                                             PageAttributes* attributes) {
   if (overlay_pages > kMaxOverlayPages) {
     return absl::InvalidArgumentError(
         absl::StrCat("make a view of guest RAM: ", overlay_pages, " overlay pages are more than ", kMaxOverlayPages));
@@ -55,6 +56,7 @@ absl::StatusOr<std::unique_ptr<GuestView>> GuestView::Create(const GuestRam& ram
   OwnedFd fd(::fcntl(ram.fd(), F_DUPFD_CLOEXEC, 0));
   if (!fd.valid()) return ErrnoStatus(errno, "duplicate the descriptor of guest RAM");
   std::unique_ptr<GuestView> view(new GuestView(std::move(fd), ram.options()));
+  view->attributes_ = attributes;
   RETURN_IF_ERROR(MapRam(ram, layout, RamUse::kGuest, view->mappings_));
   if (overlay_pages != 0 && view->CanOverlay()) RETURN_IF_ERROR(view->MakeOverlayFile(overlay_pages));
   if (protected_pieces != 0) RETURN_IF_ERROR(view->MakeProtections(layout, overlay_pages, protected_pieces));
@@ -76,7 +78,7 @@ absl::Status GuestView::MakeProtections(const MemoryLayout& layout, uint32_t ove
   }
   max_pieces_ = protected_pieces;
   const MutexLock lock(mutex_);
-  ASSIGN_OR_RETURN(accesses_, AccessTable::Create(layout));
+  ASSIGN_OR_RETURN(accesses_, PageAccessTable::Create(layout));
   return absl::OkStatus();
 }
 
@@ -147,8 +149,13 @@ bool GuestView::ShowLocked(Gpfn page) noexcept {
     const auto offset = static_cast<off_t>(static_cast<uint64_t>(seen - overlays_.data()) * kPageBytes);
     if (::mmap(host, kPageBytes, protection, MAP_SHARED | MAP_FIXED, overlay_fd_.get(), offset) == MAP_FAILED) return false;
     ::madvise(host, kPageBytes, MADV_DONTDUMP);
-    return true;
+    if (attributes_ == nullptr || AccessLocked(page) != PageAccess::kNone || attributes_->SetPrivate(page, 1, false)) return true;
+    // Not seen, then, and not readable either.
+    (void)MapRamBack(page, kPageBytes, PageAccess::kNone);
+    return false;
   }
+  // Refused, it is the mapping alone that stops the guest.
+  if (attributes_ != nullptr && AccessLocked(page) == PageAccess::kNone) (void)attributes_->SetPrivate(page, 1, true);
   return MapRamBack(page, kPageBytes, AccessLocked(page));
 }
 
@@ -229,15 +236,31 @@ uint64_t GuestView::NextOverlaidLocked(uint64_t first, uint64_t end) const noexc
   return end;
 }
 
+bool GuestView::ProtectBareLocked(Gpfn first, uint64_t pages, PageAccess access) noexcept {
+  const PageAccess before = AccessLocked(first);
+  const bool hides = attributes_ != nullptr && access == PageAccess::kNone;
+  const bool shows = attributes_ != nullptr && before == PageAccess::kNone;
+  std::byte* const host = HostPages(first, pages);
+  if (hides && !attributes_->SetPrivate(first, pages, true)) return false;
+  // One access before and one after: all of it, or nothing.
+  const bool mapped = ::mprotect(host, pages * kPageBytes, ProtectionOf(access)) == 0;
+  if (mapped && (!shows || attributes_->SetPrivate(first, pages, false))) {
+    accesses_->Set(first, pages, access);
+    return true;
+  }
+  const bool restored = mapped ? ::mprotect(host, pages * kPageBytes, ProtectionOf(before)) == 0
+                               : !hides || attributes_->SetPrivate(first, pages, false);
+  if (restored) return false;
+  // The host refuses what it has just granted. To go on would be to break a promise to a higher level, or to stop the guest for ever.
+  Log(LogLevel::kError, "memory", absl::StrCat("take back a change of protection at page 0x", absl::Hex(first.raw())));
+  std::abort();
+}
+
 uint64_t GuestView::ProtectRunLocked(Gpfn first, uint64_t pages, PageAccess access) noexcept {
   const uint64_t end = first.raw() + pages;
   for (uint64_t page = first.raw(); page < end;) {
     const uint64_t overlaid = NextOverlaidLocked(page, end);
-    if (const uint64_t bare = overlaid - page; bare != 0) {
-      // One mapping before and one after: all of it, or nothing.
-      if (::mprotect(HostPages(Gpfn(page), bare), bare * kPageBytes, ProtectionOf(access)) != 0) return page - first.raw();
-      accesses_->Set(Gpfn(page), bare, access);
-    }
+    if (overlaid != page && !ProtectBareLocked(Gpfn(page), overlaid - page, access)) return page - first.raw();
     if (overlaid == end) break;
     accesses_->Set(Gpfn(overlaid), 1, access);  // mapped so when the overlay goes
     page = overlaid + 1;

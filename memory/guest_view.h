@@ -25,6 +25,9 @@
 // tables, whose translations mprotect drops on all processors as well, and pages that it keeps at hand (kvmclock) are let go by the
 // same notifier. An overlay is placed over the page by its own rules: the rights beneath are not asked.
 //
+// Where the VM takes attributes (PageAttributes), a page without any access is PRIVATE too, unless an overlay lies over it: then the
+// fault names the page. Should KVM refuse that when an overlay goes, the mapping alone stops the guest, and its fault has no address.
+//
 // Each change of access along RAM is one mapping more, and the kernel grants a process 65 530 (vm.max_map_count). So a view is made
 // for a number of such pieces, and a change that would need more is refused before anything is done: kTooManyPieces. A guest that
 // protects every other page gets as far as half that number of pages. There is no slower way behind it: what cannot be mapped cannot
@@ -44,11 +47,12 @@
 #include "absl/status/statusor.h"
 #include "base/mutex.h"
 #include "base/owned_fd.h"
-#include "memory/access_table.h"
 #include "memory/gpa.h"
 #include "memory/guest_ram.h"
 #include "memory/layout.h"
 #include "memory/page_access.h"
+#include "memory/page_access_table.h"
+#include "memory/page_attributes.h"
 #include "memory/ram_mapping.h"
 
 namespace vmm {
@@ -88,7 +92,7 @@ enum class ViewProtect : uint8_t {
   kDone,
   kNotRam,         // a page is outside RAM: nothing was done
   kTooManyPieces,  // nothing was done
-  kHostRefused,    // the kernel has no memory for another mapping: the first pages are done, the others are as they were
+  kHostRefused,    // the kernel has no memory for it: the first pages are done, the others are as they were
 };
 
 class GuestView final {
@@ -98,9 +102,10 @@ class GuestView final {
   static constexpr uint32_t kMaxOverlayPages = 8192;
   static constexpr uint32_t kMaxProtectedPieces = 32'768;
 
-  // Maps `ram`, which may be closed afterwards. `protected_pieces`: 0 for a view whose pages nobody protects.
+  // Maps `ram`, which may be closed afterwards. `protected_pieces`: 0 for a view whose pages nobody protects. `attributes`: of the VM
+  // that uses the view, where it takes them; called under the view's lock by Protect and as overlays come and go, until neither is.
   static absl::StatusOr<std::unique_ptr<GuestView>> Create(const GuestRam& ram, const MemoryLayout& layout, uint32_t overlay_pages,
-                                                           uint32_t protected_pieces = 0);
+                                                           uint32_t protected_pieces = 0, PageAttributes* attributes = nullptr);
   GuestView(const GuestView&) = delete;
   GuestView& operator=(const GuestView&) = delete;
   // No ViewOverlay is left, and no VM uses the mappings.
@@ -134,7 +139,7 @@ class GuestView final {
   // Everything may be read and written again. The process ends where the host refuses, as it cannot: pieces only meet.
   void ResetProtections() noexcept;
 
-  // --- ---
+  // --- Faults ---
 
   // For who has to judge an EFAULT. The page may have gone while the processor was on its way out: where none is left now, but
   // overlay_changes differs from before the entry, running again decides.
@@ -173,7 +178,9 @@ class GuestView final {
   void ShowAgainLocked(Gpfn page) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool MapRamBack(Gpfn page, uint64_t bytes, PageAccess access) const noexcept;
   [[nodiscard]] PageAccess AccessLocked(Gpfn page) const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Pages whose access is the same and to be another. How many are done.
+  // Pages without overlays whose access is the same and to be another. False: the host refused, and nothing has changed.
+  [[nodiscard]] bool ProtectBareLocked(Gpfn first, uint64_t pages, PageAccess access) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The same with overlays over some of them. How many are done.
   [[nodiscard]] uint64_t ProtectRunLocked(Gpfn first, uint64_t pages, PageAccess access) noexcept
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The first page of [first, end) that an overlay lies over, or end.
@@ -187,10 +194,11 @@ class GuestView final {
   OwnedFd overlay_fd_;
   std::byte* overlay_bytes_ = nullptr;
   uint32_t max_pieces_ = 0;
+  PageAttributes* attributes_ = nullptr;
 
   mutable Mutex mutex_;
   // Null where nobody protects.
-  std::unique_ptr<AccessTable> accesses_ ABSL_GUARDED_BY(mutex_) ABSL_PT_GUARDED_BY(mutex_);
+  std::unique_ptr<PageAccessTable> accesses_ ABSL_GUARDED_BY(mutex_) ABSL_PT_GUARDED_BY(mutex_);
   std::vector<Overlay> overlays_ ABSL_GUARDED_BY(mutex_);  // never grows: Place allocates nothing
   uint64_t next_order_ ABSL_GUARDED_BY(mutex_) = 1;
   // Written under the mutex; release: who sees the count sees a mapping at least as new.

@@ -34,7 +34,7 @@ TEST(LevelMemoryThreadsTest, NoAccessGoesByRightsThatWereTakenAway) {
   ASSERT_OK_AND_ASSIGN(const auto view, GuestView::Create(*ram, layout, 0, 8));
   ASSERT_OK_AND_ASSIGN(const auto map, ProtectionMap::Create(layout, 2));
   ASSERT_OK_AND_ASSIGN(const auto enforcer,
-                       ProtectionEnforcer::Create(*map, {{view.get(), nullptr}}, Unenforceable::kRefuse));
+                       ProtectionEnforcer::Create(*map, {view.get()}, Unenforceable::kRefuse));
   ASSERT_TRUE(memory->Fill(Gpa(0), std::byte{kForeign}, kRamBytes));
 
   std::atomic<bool> done{false};

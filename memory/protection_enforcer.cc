@@ -20,29 +20,22 @@ constexpr uint8_t kReadWrite = PageRights::kRead | PageRights::kWrite;
 
 void Count(std::atomic<uint64_t>& counter, uint64_t more = 1) noexcept { counter.fetch_add(more, std::memory_order_relaxed); }
 
-// To go on with a page that is not what the map says would be to break a promise to a higher level.
-[[noreturn]] void EndOutOfStep(uint64_t page) noexcept {
-  Log(LogLevel::kError, "memory",
-      absl::StrCat("bring page 0x", absl::Hex(page), " back in step with its protections: the host refuses what it had granted"));
-  std::abort();
-}
-
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ProtectionEnforcer>> ProtectionEnforcer::Create(ProtectionMap& map, std::vector<Level> levels,
+absl::StatusOr<std::unique_ptr<ProtectionEnforcer>> ProtectionEnforcer::Create(ProtectionMap& map, std::vector<GuestView*> views,
                                                                                Unenforceable unenforceable) {
-  if (levels.empty() || levels.size() + 1 > ProtectionMap::kMaxLevels) {
-    return absl::InvalidArgumentError(absl::StrCat("enforce page protections of ", levels.size(), " levels: 1 to ",
+  if (views.empty() || views.size() + 1 > ProtectionMap::kMaxLevels) {
+    return absl::InvalidArgumentError(absl::StrCat("enforce page protections of ", views.size(), " levels: 1 to ",
                                                    ProtectionMap::kMaxLevels - 1, " can be restricted"));
   }
-  return std::unique_ptr<ProtectionEnforcer>(new ProtectionEnforcer(map, std::move(levels), unenforceable));
+  return std::unique_ptr<ProtectionEnforcer>(new ProtectionEnforcer(map, std::move(views), unenforceable));
 }
 
 ProtectionEnforcer::Run ProtectionEnforcer::PlanLocked(unsigned owner, PageRights rights, uint64_t page) const noexcept {
   Run run{.first = page, .pages = 1};
   for (unsigned level = 0; level < owner; ++level) {
     PageRights effective = rights;
-    for (unsigned above = level + 1; above <= levels_.size(); ++above) {
+    for (unsigned above = level + 1; above <= views_.size(); ++above) {
       if (above != owner) effective = effective & map_.Imposed(above, Gpfn(page));
     }
     run.access[level] = AccessOf(effective);
@@ -91,52 +84,30 @@ ProtectionEnforcer::Result ProtectionEnforcer::Protect(unsigned owner, PageRight
 
 ProtectionEnforcer::Result ProtectionEnforcer::FinishRunLocked(unsigned owner, PageRights rights, const Run& run) noexcept {
   for (unsigned level = 0; level < owner; ++level) {
-    if (!levels_[level].view->HasRoomFor(Gpfn(run.first), run.pages, run.access[level])) return {ProtectStatus::kTooManyPieces, 0};
+    if (!views_[level]->HasRoomFor(Gpfn(run.first), run.pages, run.access[level])) return {ProtectStatus::kTooManyPieces, 0};
   }
   uint64_t done = run.pages;
   for (unsigned level = 0; level < owner; ++level) {
     const uint64_t before = done;
-    done = ApplyLocked(levels_[level], run.first, before, run.access[level]);
+    done = views_[level]->Protect(Gpfn(run.first), before, run.access[level]).pages;
     for (unsigned other = 0; other < level && done < before; ++other) RestoreLocked(other, run.first + done, before - done);
   }
   if (done != 0) {
     NoListener listener;
     (void)map_.Set(owner, Gpfn(run.first), done, rights, listener);  // legal, and RAM
     Count(pages_, done);
+    Count(runs_);
     if (run.rounded) Count(rounded_, done);
   }
   return {done == run.pages ? ProtectStatus::kDone : ProtectStatus::kHostRefused, done};
 }
 
-uint64_t ProtectionEnforcer::ApplyLocked(const Level& level, uint64_t first, uint64_t pages, PageAccess access) noexcept {
-  for (uint64_t done = 0; done < pages;) {
-    const Gpfn page(first + done);
-    const GuestView::AccessRun run = level.view->RunAt(page, pages - done);
-    if (run.access != access) {
-      Count(changes_);
-      const bool attribute = level.attributes != nullptr;
-      const bool hides = attribute && access == PageAccess::kNone;
-      const bool shows = attribute && run.access == PageAccess::kNone;
-      if (hides && !level.attributes->SetPrivate(page, run.pages, true)) return done;
-      uint64_t changed = level.view->Protect(page, run.pages, access).pages;
-      if (hides && changed < run.pages &&
-          !level.attributes->SetPrivate(Gpfn(page.raw() + changed), run.pages - changed, false)) {
-        EndOutOfStep(page.raw() + changed);
-      }
-      if (shows && changed != 0 && !level.attributes->SetPrivate(page, changed, false)) {
-        if (level.view->Protect(page, changed, run.access).pages != changed) EndOutOfStep(page.raw());
-        changed = 0;
-      }
-      if (changed < run.pages) return done + changed;
-    }
-    done += run.pages;
-  }
-  return pages;
-}
-
 void ProtectionEnforcer::RestoreLocked(unsigned level, uint64_t first, uint64_t pages) noexcept {
-  map_.ForEachRange(level, Gpfn(first), pages, [&](Gpfn start, uint64_t count, PageRights rights) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    if (ApplyLocked(levels_[level], start.raw(), count, AccessOf(rights)) != count) EndOutOfStep(start.raw());
+  map_.ForEachRange(level, Gpfn(first), pages, [&](Gpfn start, uint64_t count, PageRights rights) {
+    if (views_[level]->Protect(start, count, AccessOf(rights)).pages == count) return;
+    // The host refuses what it had granted. To go on would be to break a promise to a higher level.
+    Log(LogLevel::kError, "memory", absl::StrCat("bring page 0x", absl::Hex(start.raw()), " back in step with its protections"));
+    std::abort();
   });
 }
 
@@ -163,14 +134,7 @@ ProtectStatus ProtectionEnforcer::SetDefault(unsigned owner, PageRights rights) 
 void ProtectionEnforcer::Reset() noexcept {
   const MutexLock lock(mutex_);
   map_.Reset();
-  for (const Level& level : levels_) {
-    if (level.attributes != nullptr) {
-      map_.ForEachRange(/*level=*/0, Gpfn(0), UINT64_MAX, [&](Gpfn first, uint64_t pages, PageRights) {
-        if (!level.attributes->SetPrivate(first, pages, false)) EndOutOfStep(first.raw());
-      });
-    }
-    level.view->ResetProtections();
-  }
+  for (GuestView* const view : views_) view->ResetProtections();
 }
 
 void ProtectionEnforcer::CountFailure(ProtectStatus status) noexcept {
@@ -187,7 +151,7 @@ void ProtectionEnforcer::CountFailure(ProtectStatus status) noexcept {
 
 ProtectionEnforcer::Stats ProtectionEnforcer::stats() const noexcept {
   return {.pages = pages_.load(std::memory_order_relaxed),
-          .changes = changes_.load(std::memory_order_relaxed),
+          .runs = runs_.load(std::memory_order_relaxed),
           .rounded = rounded_.load(std::memory_order_relaxed),
           .not_enforceable = not_enforceable_.load(std::memory_order_relaxed),
           .too_many_pieces = too_many_pieces_.load(std::memory_order_relaxed),

@@ -1,5 +1,5 @@
-// Makes the protection map true: what it says of a level is put into that level's view of RAM (GuestView) and, where the machine has
-// them, into KVM's attributes of pages (PageAttributes).
+// Makes the protection map true: what it says of a level is put into that level's view of RAM (GuestView), which keeps KVM's
+// attributes of pages in step where the VM has them.
 //
 // Two ways, and both can say of a page: no access; reading and executing; everything. Nothing else, neither without execution nor
 // with execution in one mode only, can be enforced by them. Such a protection is refused, or rounded up to the next that can,
@@ -44,17 +44,6 @@
 
 namespace vmm {
 
-// What a level's VM knows of its pages beyond their mapping.
-//
-// Threads  one at a time.
-class PageAttributes {
- public:
-  virtual ~PageAttributes() = default;
-  // Private: every access of a processor to these pages of RAM leaves KVM with the address. At its return no processor uses what
-  // was before. False: the kernel could not, and nothing has changed.
-  [[nodiscard]] virtual bool SetPrivate(Gpfn first, uint64_t pages, bool is_private) noexcept = 0;
-};
-
 // What is done with a protection that cannot be enforced.
 enum class Unenforceable : uint8_t { kRefuse, kRound };
 
@@ -70,11 +59,6 @@ enum class ProtectStatus : uint8_t {
 
 class ProtectionEnforcer final {
  public:
-  struct Level {
-    GuestView* view;             // made with protection pieces; its protections are changed by nobody else
-    PageAttributes* attributes;  // null: the way is the host mapping
-  };
-
   // The nearest rights that can be enforced and take nothing away from `rights`.
   static constexpr PageRights RoundUp(PageRights rights) noexcept { return RightsOf(AccessOf(rights)); }
   static constexpr PageAccess AccessOf(PageRights rights) noexcept {
@@ -90,14 +74,14 @@ class ProtectionEnforcer final {
     return PageRights::None();
   }
 
-  // `map` and all that `levels` names outlive this; nothing is protected yet. `levels`: VTL0 and on, all but the highest, which nobody
-  // restricts. From here on the map is changed through this only.
-  static absl::StatusOr<std::unique_ptr<ProtectionEnforcer>> Create(ProtectionMap& map, std::vector<Level> levels,
+  // All of it outlives this; nothing is protected yet, and from here on map and views' protections are changed through this only.
+  // `views`: of VTL0 and on, all levels but the highest, which nobody restricts; made with pieces.
+  static absl::StatusOr<std::unique_ptr<ProtectionEnforcer>> Create(ProtectionMap& map, std::vector<GuestView*> views,
                                                                     Unenforceable unenforceable);
   ProtectionEnforcer(const ProtectionEnforcer&) = delete;
   ProtectionEnforcer& operator=(const ProtectionEnforcer&) = delete;
 
-  // --- Changes; 1 <= owner <= the number of `levels` ---
+  // --- Changes; 1 <= owner <= the number of `views` ---
 
   // As ModifyVtlProtectionMask lists them; pages in a row are changed together. The first `done` pages are protected so; the one behind
   // them, or one in a row with it, is why it stopped, and it and all later ones are as they were.
@@ -122,7 +106,7 @@ class ProtectionEnforcer final {
 
   struct Stats {
     uint64_t pages;            // protected by Protect, each time
-    uint64_t changes;          // of views: one or two system calls each
+    uint64_t runs;             // of pages in a row with one access: each a system call or two, if it was not so already
     uint64_t rounded;          // pages of Protect, and defaults, whose rights were rounded for some level
     uint64_t not_enforceable;  // calls that ended so
     uint64_t too_many_pieces;
@@ -139,8 +123,8 @@ class ProtectionEnforcer final {
     bool rounded = false;
   };
 
-  ProtectionEnforcer(ProtectionMap& map, std::vector<Level> levels, Unenforceable unenforceable)
-      : map_(map), levels_(std::move(levels)), unenforceable_(unenforceable) {}
+  ProtectionEnforcer(ProtectionMap& map, std::vector<GuestView*> views, Unenforceable unenforceable)
+      : map_(map), views_(std::move(views)), unenforceable_(unenforceable) {}
 
   [[nodiscard]] bool MayEnforce(PageRights rights) const noexcept {
     return unenforceable_ == Unenforceable::kRound || RoundUp(rights) == rights;
@@ -149,21 +133,18 @@ class ProtectionEnforcer final {
   [[nodiscard]] Run PlanLocked(unsigned owner, PageRights rights, uint64_t page) const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] Result FinishRunLocked(unsigned owner, PageRights rights, const Run& run) noexcept
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Of `pages` from `first` on, how many are as told now: all, but where the host refused. The others are as they were.
-  [[nodiscard]] uint64_t ApplyLocked(const Level& level, uint64_t first, uint64_t pages, PageAccess access) noexcept
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Back to what the map says.
   void RestoreLocked(unsigned level, uint64_t first, uint64_t pages) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountFailure(ProtectStatus status) noexcept;
 
   ProtectionMap& map_;
-  const std::vector<Level> levels_;
+  const std::vector<GuestView*> views_;
   const Unenforceable unenforceable_;
   AccessGate gate_;
   Mutex mutex_;  // of changes
   // Counters: relaxed, they order nothing; written under the mutex.
   std::atomic<uint64_t> pages_{0};
-  std::atomic<uint64_t> changes_{0};
+  std::atomic<uint64_t> runs_{0};
   std::atomic<uint64_t> rounded_{0};
   std::atomic<uint64_t> not_enforceable_{0};
   std::atomic<uint64_t> too_many_pieces_{0};

@@ -98,13 +98,13 @@ bool ProtectionMap::IsRam(Gpfn first, uint64_t pages) const noexcept {
 }
 
 bool ProtectionMap::IsNamedChunk(unsigned owner, uint64_t page) const noexcept {
-  return owners_[owner].named[page / kChunkPages].load(std::memory_order_relaxed);
+  return owners_[owner].named[page / kChunkPages].load(std::memory_order_acquire);
 }
 
 std::optional<PageRights> ProtectionMap::Named(unsigned owner, uint64_t page) const noexcept {
   if (!IsNamedChunk(owner, page)) return std::nullopt;
   const auto& byte = reinterpret_cast<uint8_t&>(owners_[owner].table[page / 2]);
-  const uint8_t pair = std::atomic_ref(const_cast<uint8_t&>(byte)).load(std::memory_order_relaxed);
+  const uint8_t pair = std::atomic_ref(const_cast<uint8_t&>(byte)).load(std::memory_order_acquire);
   const uint8_t bits = (page % 2 == 0 ? pair : pair >> 4) & 0xf;
   if (bits == 0) return std::nullopt;
   return Decode(bits);
@@ -112,7 +112,7 @@ std::optional<PageRights> ProtectionMap::Named(unsigned owner, uint64_t page) co
 
 PageRights ProtectionMap::ImposedUnchecked(unsigned owner, uint64_t page) const noexcept {
   const std::optional<PageRights> named = Named(owner, page);
-  return named.has_value() ? *named : PageRights(owners_[owner].default_bits.load(std::memory_order_relaxed));
+  return named.has_value() ? *named : PageRights(owners_[owner].default_bits.load(std::memory_order_acquire));
 }
 
 PageRights ProtectionMap::Imposed(unsigned owner, Gpfn guest_page) const noexcept {
@@ -171,7 +171,7 @@ ProtectionResult ProtectionMap::SetDefault(unsigned owner, PageRights rights, Li
   if (changed.default_is_fixed) return ProtectionResult::kDefaultIsFixed;
   changed.default_is_fixed = true;
   const PageRights before(changed.default_bits.load(std::memory_order_relaxed));
-  changed.default_bits.store(rights.bits(), std::memory_order_relaxed);
+  changed.default_bits.store(rights.bits(), std::memory_order_release);
   if (before == rights) return ProtectionResult::kDone;
   Runs runs(owner, listener);
   for (const RamRange& range : ram_) {
@@ -193,12 +193,12 @@ ProtectionResult ProtectionMap::SetDefault(unsigned owner, PageRights rights, Li
 }
 
 void ProtectionMap::Name(unsigned owner, uint64_t page, PageRights rights) noexcept {
-  owners_[owner].named[page / kChunkPages].store(true, std::memory_order_relaxed);
+  owners_[owner].named[page / kChunkPages].store(true, std::memory_order_release);
   // Load and store, not one operation: only one thread changes the map.
   const std::atomic_ref byte(reinterpret_cast<uint8_t&>(owners_[owner].table[page / 2]));
   const uint8_t pair = byte.load(std::memory_order_relaxed);
   const uint8_t bits = Encode(rights);
-  byte.store(page % 2 == 0 ? (pair & 0xf0) | bits : (pair & 0x0f) | bits << 4, std::memory_order_relaxed);
+  byte.store(page % 2 == 0 ? (pair & 0xf0) | bits : (pair & 0x0f) | bits << 4, std::memory_order_release);
 }
 
 void ProtectionMap::Change(unsigned owner, uint64_t page, PageRights rights, Runs& runs) noexcept {

@@ -16,8 +16,8 @@
 // looking at neighbours.
 //
 // What a lookup on another thread sees while a change is made: each page's old rights or its new ones. After a change that
-// happened before it (the call returned, and the threads synchronised): the new ones. Nothing else is published through the map,
-// so its loads and stores are relaxed. That no processor still uses old rights is the caller's to do.
+// happened before it (the call returned, and the threads synchronised): the new ones. Stores are releases and lookups acquires: who
+// finds that a page is open again sees what was done in it before. That no processor still uses old rights is the caller's to do.
 #ifndef VMM_MEMORY_PROTECTION_MAP_H_
 #define VMM_MEMORY_PROTECTION_MAP_H_
 

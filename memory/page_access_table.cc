@@ -1,4 +1,4 @@
-#include "memory/access_table.h"
+#include "memory/page_access_table.h"
 
 #include <sys/mman.h>
 
@@ -17,8 +17,8 @@ constexpr uint64_t Everywhere(PageAccess access) noexcept { return 0x5555'5555'5
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<AccessTable>> AccessTable::Create(const MemoryLayout& layout) {
-  std::unique_ptr<AccessTable> table(new AccessTable(layout));
+absl::StatusOr<std::unique_ptr<PageAccessTable>> PageAccessTable::Create(const MemoryLayout& layout) {
+  std::unique_ptr<PageAccessTable> table(new PageAccessTable(layout));
   const RamRange& last = table->ram_.back();
   const uint64_t pages = (last.start.raw() + last.bytes) / kPageBytes;
   table->bytes_ = (pages + kPagesPerWord - 1) / kPagesPerWord * sizeof(uint64_t);
@@ -31,16 +31,16 @@ absl::StatusOr<std::unique_ptr<AccessTable>> AccessTable::Create(const MemoryLay
   return table;
 }
 
-AccessTable::~AccessTable() {
+PageAccessTable::~PageAccessTable() {
   if (words_ != nullptr) ::munmap(words_, bytes_);
 }
 
-PageAccess AccessTable::Get(Gpfn page) const noexcept {
+PageAccess PageAccessTable::Get(Gpfn page) const noexcept {
   const uint64_t word = words_[page.raw() / kPagesPerWord];
   return static_cast<PageAccess>(word >> page.raw() % kPagesPerWord * kBitsPerPage & 0b11);
 }
 
-uint64_t AccessTable::RunLength(Gpfn first, uint64_t pages) const noexcept {
+uint64_t PageAccessTable::RunLength(Gpfn first, uint64_t pages) const noexcept {
   const uint64_t pattern = Everywhere(Get(first));
   uint64_t page = first.raw();
   const uint64_t end = page + pages;
@@ -53,15 +53,15 @@ uint64_t AccessTable::RunLength(Gpfn first, uint64_t pages) const noexcept {
   return pages;
 }
 
-bool AccessTable::HasPageBefore(uint64_t page) const noexcept {
+bool PageAccessTable::HasPageBefore(uint64_t page) const noexcept {
   return std::ranges::none_of(ram_, [page](const RamRange& range) { return range.start.raw() == page * kPageBytes; });
 }
 
-bool AccessTable::HasPageAfter(uint64_t page) const noexcept {
+bool PageAccessTable::HasPageAfter(uint64_t page) const noexcept {
   return std::ranges::none_of(ram_, [page](const RamRange& range) { return range.start.raw() + range.bytes == (page + 1) * kPageBytes; });
 }
 
-uint64_t AccessTable::BordersAfter(Gpfn first, uint64_t pages, PageAccess access) const noexcept {
+uint64_t PageAccessTable::BordersAfter(Gpfn first, uint64_t pages, PageAccess access) const noexcept {
   const uint64_t last = first.raw() + pages - 1;
   uint64_t borders = borders_;
   // Those within go.
@@ -80,7 +80,7 @@ uint64_t AccessTable::BordersAfter(Gpfn first, uint64_t pages, PageAccess access
   return borders;
 }
 
-void AccessTable::Set(Gpfn first, uint64_t pages, PageAccess access) noexcept {
+void PageAccessTable::Set(Gpfn first, uint64_t pages, PageAccess access) noexcept {
   borders_ = BordersAfter(first, pages, access);
   uint64_t page = first.raw();
   const uint64_t end = page + pages;
@@ -94,7 +94,7 @@ void AccessTable::Set(Gpfn first, uint64_t pages, PageAccess access) noexcept {
   }
 }
 
-void AccessTable::Reset() noexcept {
+void PageAccessTable::Reset() noexcept {
   ::madvise(words_, bytes_, MADV_DONTNEED);  // reads as zeroes from now on
   borders_ = 0;
 }

@@ -5,8 +5,8 @@
 // Trust    page numbers have been checked: a span lies in one range of RAM.
 // Errors   Create: Status with errno. Nothing else allocates.
 // Memory   1/16384 of the guest's address space up to the end of RAM, real where a page was written or looked at: 64 MiB for 1 TiB.
-#ifndef VMM_MEMORY_ACCESS_TABLE_H_
-#define VMM_MEMORY_ACCESS_TABLE_H_
+#ifndef VMM_MEMORY_PAGE_ACCESS_TABLE_H_
+#define VMM_MEMORY_PAGE_ACCESS_TABLE_H_
 
 #include <cstdint>
 #include <memory>
@@ -19,12 +19,12 @@
 
 namespace vmm {
 
-class AccessTable final {
+class PageAccessTable final {
  public:
-  static absl::StatusOr<std::unique_ptr<AccessTable>> Create(const MemoryLayout& layout);
-  AccessTable(const AccessTable&) = delete;
-  AccessTable& operator=(const AccessTable&) = delete;
-  ~AccessTable();
+  static absl::StatusOr<std::unique_ptr<PageAccessTable>> Create(const MemoryLayout& layout);
+  PageAccessTable(const PageAccessTable&) = delete;
+  PageAccessTable& operator=(const PageAccessTable&) = delete;
+  ~PageAccessTable();
 
   [[nodiscard]] PageAccess Get(Gpfn page) const noexcept;
   // How many pages from `first` on, of `pages` at most, have the access of `first`. At least 1.
@@ -43,7 +43,7 @@ class AccessTable final {
   static constexpr unsigned kBitsPerPage = 2;
   static constexpr uint64_t kPagesPerWord = 64 / kBitsPerPage;
 
-  explicit AccessTable(const MemoryLayout& layout) : ram_(layout.ram()) {}
+  explicit PageAccessTable(const MemoryLayout& layout) : ram_(layout.ram()) {}
   // The page has a neighbour on that side in its range.
   [[nodiscard]] bool HasPageBefore(uint64_t page) const noexcept;
   [[nodiscard]] bool HasPageAfter(uint64_t page) const noexcept;
@@ -56,4 +56,4 @@ class AccessTable final {
 
 }  // namespace vmm
 
-#endif  // VMM_MEMORY_ACCESS_TABLE_H_
+#endif  // VMM_MEMORY_PAGE_ACCESS_TABLE_H_

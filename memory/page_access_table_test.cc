@@ -1,4 +1,4 @@
-#include "memory/access_table.h"
+#include "memory/page_access_table.h"
 
 #include <random>
 #include <vector>
@@ -14,16 +14,16 @@ constexpr PageAccess kRw = PageAccess::kReadWrite;
 constexpr PageAccess kR = PageAccess::kRead;
 constexpr PageAccess kNone = PageAccess::kNone;
 
-std::unique_ptr<AccessTable> Make(uint64_t bytes) { return *AccessTable::Create(*MemoryLayout::Create(bytes)); }
+std::unique_ptr<PageAccessTable> Make(uint64_t bytes) { return *PageAccessTable::Create(*MemoryLayout::Create(bytes)); }
 
-TEST(AccessTableTest, AllowsAllInOnePieceUntilTold) {
+TEST(PageAccessTableTest, AllowsAllInOnePieceUntilTold) {
   const auto table = Make(64 * kMiB);
   EXPECT_EQ(table->Get(Gpfn(0)), kRw);
   EXPECT_EQ(table->RunLength(Gpfn(3), 16381), 16381u);
   EXPECT_EQ(table->borders(), 0u);
 }
 
-TEST(AccessTableTest, CountsBordersAsRangesComeGrowMeetAndGo) {
+TEST(PageAccessTableTest, CountsBordersAsRangesComeGrowMeetAndGo) {
   const auto table = Make(64 * kMiB);
   table->Set(Gpfn(100), 10, kNone);
   EXPECT_EQ(table->borders(), 2u);
@@ -41,7 +41,7 @@ TEST(AccessTableTest, CountsBordersAsRangesComeGrowMeetAndGo) {
   EXPECT_EQ(table->borders(), 0u);
 }
 
-TEST(AccessTableTest, TheEndsOfEachRangeOfRamAreNoBorders) {
+TEST(PageAccessTableTest, TheEndsOfEachRangeOfRamAreNoBorders) {
   const auto table = Make(3 * kGiB + 2 * kPageBytes);
   table->Set(Gpfn(0), 1, kNone);
   EXPECT_EQ(table->borders(), 1u);
@@ -56,7 +56,7 @@ TEST(AccessTableTest, TheEndsOfEachRangeOfRamAreNoBorders) {
   EXPECT_EQ(table->Get(Gpfn(0)), kRw);
 }
 
-TEST(AccessTableTest, AgreesWithAPlainArrayOverRandomRanges) {
+TEST(PageAccessTableTest, AgreesWithAPlainArrayOverRandomRanges) {
   constexpr uint64_t kPages = kMiB / kPageBytes;  // 256: eight words
   const auto table = Make(kMiB);
   std::vector<PageAccess> model(kPages, kRw);
