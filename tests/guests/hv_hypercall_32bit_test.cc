@@ -47,7 +47,7 @@ TEST(CallsWorkFrom32BitCodeOnEveryProcessor) {
 TEST(TheResultIsInEdxAndEaxOnly) {
   const uint64_t control = Control{.code = HypercallCode::kNotifyLongSpinWait, .fast = true}.value();
   Registers32 registers{.eax = static_cast<uint32_t>(control), .ebx = 0xb, .ecx = 0xc, .edx = 0, .esi = 0x51, .edi = 0xd1};
-  EXPECT_FALSE(CallIn32BitMode(g_hypercall_page, registers).raised());
+  EXPECT_FALSE(CallIn32BitMode(HypercallPage(), registers).raised());
   EXPECT_EQ(registers.eax, 0u);
   EXPECT_EQ(registers.ebx, 0xbu);
   EXPECT_EQ(registers.ecx, 0xcu);
@@ -132,9 +132,9 @@ TEST(VtlCallAndReturnAreUndefinedWithOneLevel) {
   for (const uint32_t offset : {vmm::kHvVtlCall32Offset, vmm::kHvVtlReturn32Offset}) {
     const Context context("offset", offset);
     Registers32 registers{};
-    const Fault fault = CallIn32BitMode(g_hypercall_page + offset, registers);
+    const Fault fault = CallIn32BitMode(HypercallPage() + offset, registers);
     EXPECT_EQ(fault.vector, kUndefinedOpcode);
-    EXPECT_EQ(fault.rip / kPageBytes, g_hypercall_page / kPageBytes);
+    EXPECT_EQ(fault.rip / kPageBytes, HypercallPage() / kPageBytes);
   }
 }
 

@@ -50,7 +50,7 @@ TEST(BeforeThePageIsEnabledItsPortIsNobodys) {
 
 TEST(ThePageIsCalledAtItsFirstByteOnEveryProcessor) {
   EnableHypercalls();
-  EXPECT_EQ(ReadMsr(vmm::kHvMsrHypercall), g_hypercall_page | vmm::kHvOverlayEnable);
+  EXPECT_EQ(ReadMsr(vmm::kHvMsrHypercall), HypercallPage() | vmm::kHvOverlayEnable);
   OnEachCpu([] {
     const Context context("cpu", ThisCpuNumber());
     EXPECT_EQ(CallFast(kSpin), Success());
@@ -63,22 +63,22 @@ TEST(OnlyTheRightOffsetOfAPageIsACall) {
 }
 
 TEST(TheLastPageIsWhereCallsGo) {
-  const uint64_t first = g_hypercall_page;
+  const uint64_t first = HypercallPage();
   const uint64_t second = GpaOf(AllocatePages(1));
   Store<uint64_t>(second, 0x1234);
   WriteMsr(vmm::kHvMsrHypercall, second | vmm::kHvOverlayEnable);
-  g_hypercall_page = second;
+  HypercallPage() = second;
   EXPECT_EQ(CallFast(kSpin), Success());
-  g_hypercall_page = first;
+  HypercallPage() = first;
   EnableHypercalls();
   EXPECT_EQ(Load<uint64_t>(second), 0x1234u);  // what lay below
   EXPECT_EQ(CallFast(kSpin), Success());
 }
 
 TEST(ThePageCannotBeWritten) {
-  const auto before = Load<uint64_t>(g_hypercall_page);
-  EXPECT_FAULT(kGeneralProtection, Store<uint64_t>(g_hypercall_page, 0));
-  EXPECT_EQ(Load<uint64_t>(g_hypercall_page), before);
+  const auto before = Load<uint64_t>(HypercallPage());
+  EXPECT_FAULT(kGeneralProtection, Store<uint64_t>(HypercallPage(), 0));
+  EXPECT_EQ(Load<uint64_t>(HypercallPage()), before);
 }
 
 // The VTL entries, with one level: nowhere to go. The instruction that faults is the page's.
@@ -87,10 +87,10 @@ TEST(VtlCallAndReturnAreUndefinedWithOneLevel) {
     const Context context("offset", offset);
     const Fault fault = Catch([&] {
       Registers registers;
-      CallWithRegisters(g_hypercall_page + offset, registers);
+      CallWithRegisters(HypercallPage() + offset, registers);
     });
     EXPECT_EQ(fault.vector, kUndefinedOpcode);
-    EXPECT_EQ(fault.rip / kPageBytes, g_hypercall_page / kPageBytes);
+    EXPECT_EQ(fault.rip / kPageBytes, HypercallPage() / kPageBytes);
   }
   EXPECT_FAULT(kUndefinedOpcode, (void)CallFast({.code = HypercallCode::kVtlCall}));
   EXPECT_FAULT(kUndefinedOpcode, (void)CallFast({.code = HypercallCode::kVtlReturn}));
@@ -100,7 +100,7 @@ TEST(UserModeDoesNotGetThrough) {
   OnEachCpu([] {
     const Context context("cpu", ThisCpuNumber());
     const auto call = [](uint64_t offset, uint64_t flags) {
-      return InUserMode([address = g_hypercall_page + offset] {
+      return InUserMode([address = HypercallPage() + offset] {
         uint64_t rax = 0, rcx = Control{.code = HypercallCode::kNotifyLongSpinWait, .fast = true}.value(), rdx = 0;
         asm volatile("call *%3" : "+a"(rax), "+c"(rcx), "+d"(rdx) : "r"(address) : "r8", "memory", "cc");
       }, flags);
@@ -111,7 +111,7 @@ TEST(UserModeDoesNotGetThrough) {
     EXPECT_EQ(call(0, 0).vector, kGeneralProtection);
     const Fault fault = call(0, kFlagsIopl3);
     EXPECT_EQ(fault.vector, kUndefinedOpcode);
-    EXPECT_EQ(fault.rip, g_hypercall_page);
+    EXPECT_EQ(fault.rip, HypercallPage());
   });
 }
 
@@ -132,7 +132,7 @@ TEST(ACallChangesItsResultOnly) {
   const uint64_t control = Control{.code = HypercallCode::kNotifyLongSpinWait, .fast = true}.value();
   registers.rcx = control;
   for (uint64_t i = 0; i < 12; ++i) registers.xmm[i] = 0x1111'2222'3333'0000 + i;
-  CallWithRegisters(g_hypercall_page, registers);
+  CallWithRegisters(HypercallPage(), registers);
   EXPECT_EQ(registers.rax, Success());
   EXPECT_EQ(registers.rbx, 0xbu);
   EXPECT_EQ(registers.rcx, control);
@@ -434,9 +434,9 @@ TEST(WithoutAGuestOsIdThePageIsGone) {
   const uint64_t own = OwnPage(1);
   EXPECT_EQ(CallFast(kSpin), Success());
   WriteMsr(vmm::kHvMsrGuestOsId, 0);
-  EXPECT_EQ(ReadMsr(vmm::kHvMsrHypercall), g_hypercall_page);
+  EXPECT_EQ(ReadMsr(vmm::kHvMsrHypercall), HypercallPage());
   EXPECT_EQ(ResultOf(own, kSpin.value()), 0xaaaau);
-  EXPECT_EQ(Load<uint8_t>(g_hypercall_page), 0u);  // the page that was below it
+  EXPECT_EQ(Load<uint8_t>(HypercallPage()), 0u);  // the page that was below it
   EnableHypercalls();
   EXPECT_EQ(CallFast(kSpin), Success());
 }

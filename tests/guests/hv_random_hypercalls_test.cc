@@ -145,7 +145,7 @@ void CallAtRandom() {
     // What lies at such an address is not known here: an IPI may be of any vector then.
     if (!fast && IsIpi(code) && registers.rdx != GpaOf(input)) continue;
     if (!fast && registers.rdx < GpaOf(input)) registers.rdx |= uint64_t{1} << 40;
-    const Fault fault = Catch([&] { CallWithRegisters(g_hypercall_page, registers); });
+    const Fault fault = Catch([&] { CallWithRegisters(HypercallPage(), registers); });
     if (fault.raised()) {
       (fault.vector == kUndefinedOpcode ? g_tally.faults : g_tally.other_faults).Add(1);
       continue;
@@ -188,7 +188,7 @@ TEST(RandomCallsFrom32BitCodeEndNothing) {
       Registers32 registers{.eax = static_cast<uint32_t>(control), .ebx = static_cast<uint32_t>(random.Next()) | 0x100,
                             .ecx = static_cast<uint32_t>(random.Next()), .edx = static_cast<uint32_t>(control >> 32),
                             .esi = static_cast<uint32_t>(random.Next()), .edi = static_cast<uint32_t>(random.Next()) | 0x100};
-      const Fault fault = CallIn32BitMode(g_hypercall_page, registers);
+      const Fault fault = CallIn32BitMode(HypercallPage(), registers);
       if (fault.raised() && fault.vector != kUndefinedOpcode) other_faults.Add(1);
     }
   });

@@ -44,7 +44,7 @@ TEST(OwnRegistersAreThoseOfTheMsrs) {
       EXPECT_EQ(Output()[0], kOurGuestOsId);
     }
     EXPECT_EQ(Get(Of(kSelf), HvRegisterName::kHypercall), Success(1));
-    EXPECT_EQ(Output()[0], g_hypercall_page | vmm::kHvOverlayEnable);
+    EXPECT_EQ(Output()[0], HypercallPage() | vmm::kHvOverlayEnable);
     EXPECT_EQ(Get(Of(kSelf), HvRegisterName::kSversion), Success(1));
     EXPECT_EQ(Output()[0], vmm::kHvSynicVersion);
     EXPECT_EQ(Get(Of(kSelf), HvRegisterName::kSint15), Success(1));

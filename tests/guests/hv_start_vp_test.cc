@@ -1,6 +1,7 @@
 // StartVirtualProcessor: processors that wait for a start-up interrupt begin with a context instead. No other processor runs at
 // first.
 #include "tests/guests/hypercalls.h"
+#include "tests/guests/hyperv/vp_context.h"
 #include "tests/guests/runtime/apic.h"
 #include "tests/guests/runtime/atomic.h"
 #include "tests/guests/runtime/interrupts.h"
@@ -68,11 +69,6 @@ struct Began {
 };
 Began g_began[kMaxCpus];
 
-struct [[gnu::packed]] TablePointer {
-  uint16_t limit;
-  uint64_t base;
-};
-
 uint64_t StackOf(uint32_t number) {
   const uint64_t at = reinterpret_cast<uint64_t>(guest_stacks) + (uint64_t{number} + 1) * kStackBytes - 24;
   Store<uint64_t>(at, number);
@@ -80,24 +76,8 @@ uint64_t StackOf(uint32_t number) {
 }
 
 HvInitialVpContext GoodContext(uint32_t number) {
-  TablePointer gdt, idt;
-  asm volatile("sgdt %0" : "=m"(gdt));
-  asm volatile("sidt %0" : "=m"(idt));
-  constexpr vmm::HvSegmentRegister kData{.base = 0, .limit = 0xffff'ffff, .selector = 0x10, .attributes = 0xc093};
-  HvInitialVpContext c{};
-  c.rip = reinterpret_cast<uint64_t>(guest_begin);
-  c.rsp = StackOf(number);
-  c.rflags = 2;
-  c.cs = {.base = 0, .limit = 0xffff'ffff, .selector = 8, .attributes = 0xa09b};
-  c.ds = c.es = c.gs = c.ss = kData;
-  c.fs = {.base = 0x1234'5000, .limit = 0xffff'ffff, .selector = 0x10, .attributes = 0xc093};
-  c.tr = {.base = 0, .limit = 0x67, .selector = 0x30, .attributes = 0x8b};
-  c.idtr = {.pad = {}, .limit = idt.limit, .base = idt.base};
-  c.gdtr = {.pad = {}, .limit = gdt.limit, .base = gdt.base};
-  c.efer = ReadMsr(kMsrEfer);
-  c.cr0 = ReadCr0();
-  c.cr3 = ReadCr3();
-  c.cr4 = ReadCr4();
+  HvInitialVpContext c = ContextLikeThis(reinterpret_cast<uint64_t>(guest_begin), StackOf(number));
+  c.fs.base = 0x1234'5000;
   c.pat = kPat;
   return c;
 }

@@ -1,7 +1,7 @@
 // A guest's way to the hypercalls: the page, and calls in each form with the whole result value as their answer.
 //
-// Shapes   parameter blocks are two pages of each processor's own, input and output.
-// Threads  EnableHypercalls: processor 0. The calls: any processor.
+// Shapes   the page is the trust level's own; parameter blocks are two pages of each processor's own at each level, input and output.
+// Threads  EnableHypercalls: processor 0. The calls: any processor, any level.
 // Errors   none: an answer that is no result value is what the test sees. #UD is the caller's to Catch.
 // Source   Hyper-V TLFS, "Hypercall Interface".
 #ifndef VMM_TESTS_GUESTS_HYPERCALLS_H_
@@ -26,13 +26,15 @@ using vmm::HvStatus;
 using vmm::HypercallCode;
 
 inline constexpr uint64_t kOurGuestOsId = 0x8100'0000'0000'0001;  // an open source system, of no name
-inline uint64_t g_hypercall_page;
+inline constexpr uint32_t kLevels = 2;
+inline uint64_t g_hypercall_pages[kLevels];
+inline uint64_t& HypercallPage() { return g_hypercall_pages[ThisLevel()]; }
 
 // Again after a test that took the page away, too. It keeps its place.
 inline void EnableHypercalls() {
-  if (g_hypercall_page == 0) g_hypercall_page = GpaOf(AllocatePages(1));
+  if (HypercallPage() == 0) HypercallPage() = GpaOf(AllocatePages(1));
   WriteMsr(vmm::kHvMsrGuestOsId, kOurGuestOsId);
-  WriteMsr(vmm::kHvMsrHypercall, g_hypercall_page | vmm::kHvOverlayEnable);
+  WriteMsr(vmm::kHvMsrHypercall, HypercallPage() | vmm::kHvOverlayEnable);
 }
 
 // The parts of an input value.
@@ -58,7 +60,7 @@ constexpr uint64_t Success(uint16_t reps = 0) { return Answer(HvStatus::kSuccess
 
 inline uint64_t CallRaw(uint64_t control, uint64_t first, uint64_t second) {
   Registers registers{.rax = 0xaaaa'aaaa'aaaa'aaaa, .rcx = control, .rdx = first, .r8 = second};
-  CallWithRegisters(g_hypercall_page, registers);
+  CallWithRegisters(HypercallPage(), registers);
   return registers.rax;
 }
 // From 32-bit code: EDX:EAX, EBX:ECX and EDI:ESI.
@@ -66,7 +68,7 @@ inline uint64_t CallRaw32(uint64_t control, uint64_t first, uint64_t second) {
   Registers32 registers{.eax = static_cast<uint32_t>(control), .ebx = static_cast<uint32_t>(first >> 32),
                         .ecx = static_cast<uint32_t>(first), .edx = static_cast<uint32_t>(control >> 32),
                         .esi = static_cast<uint32_t>(second), .edi = static_cast<uint32_t>(second >> 32)};
-  const Fault fault = CallIn32BitMode(g_hypercall_page, registers);
+  const Fault fault = CallIn32BitMode(HypercallPage(), registers);
   if (fault.raised()) return ~uint64_t{0};  // no result value is this one
   return uint64_t{registers.edx} << 32 | registers.eax;
 }
@@ -84,10 +86,10 @@ struct Parameters {
   uint64_t* input;
   uint64_t* output;
 };
-inline Parameters g_parameters[kMaxCpus];
+inline Parameters g_parameters[kLevels][kMaxCpus];
 
 inline Parameters& ThisParameters() {
-  Parameters& pages = g_parameters[ThisCpuNumber()];
+  Parameters& pages = g_parameters[ThisLevel()][ThisCpuNumber()];
   if (pages.input == nullptr) {
     pages.output = static_cast<uint64_t*>(AllocatePages(1));
     pages.input = static_cast<uint64_t*>(AllocatePages(1));
@@ -125,7 +127,7 @@ inline uint64_t CallInRegisters(Control control, uint64_t (&words)[kFastWords]) 
   control.fast = true;
   Registers registers{.rax = 0xaaaa'aaaa'aaaa'aaaa, .rcx = control.value(), .rdx = words[0], .r8 = words[1]};
   memcpy(registers.xmm, &words[2], sizeof(registers.xmm));
-  CallWithRegisters(g_hypercall_page, registers);
+  CallWithRegisters(HypercallPage(), registers);
   words[0] = registers.rdx;
   words[1] = registers.r8;
   memcpy(&words[2], registers.xmm, sizeof(registers.xmm));

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The freestanding guests of tests/guests in the TEST machine: each with 1, 2 and 4 processors, on both Hyper-V backings.
+"""The freestanding guests of tests/guests in the TEST machine: each with 1, 2 and 4 processors, on both Hyper-V backings. Those named
+vsm_* are offered VTL1, and run on one backing: timers of VTL0 are not their subject.
 
 Every TEST of a guest is a test here: GUEST_VPS_BACKING.test_NAME. A machine runs once, when its first test is asked for. What the
 guest prints is checked against what its source registers, so that a guest that ends early has not passed.
@@ -21,6 +22,8 @@ FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/guests"
 IMAGES = os.environ.get("VMM_GUESTS", os.path.join(os.path.dirname(os.path.dirname(FOLDER)), "bazel-bin/tests/guests"))
 PROCESSORS = (1, 2, 4)
 BACKINGS = ("KERNEL", "OWN")
+VSM_BACKINGS = ("KERNEL",)
+VSM = "vsm { enabled: true } "
 ALL_PASSED, SOME_FAILED = 1, 3
 # A byte of a guest's output costs about a millisecond in the lab.
 LINES = os.environ.get("VMM_GUEST_LINES", "short")
@@ -29,9 +32,13 @@ CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
 processors {{ count: {processors} }}
 boot {{ kernel: "{kernel}" command_line: "backing={backing_name} lines={lines}{arguments}" }}
-hyperv {{ enabled: true backing: {backing} }}
+hyperv {{ enabled: true backing: {backing} {vsm}}}
 logging {{ level: WARNING }}
 """
+
+
+def offers_vsm(guest):
+    return guest.startswith("vsm_")
 
 
 class Outcome:
@@ -42,6 +49,7 @@ class Outcome:
             config = os.path.join(folder, "vm.textproto")
             with open(config, "w") as out:
                 out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(), lines=LINES, arguments=arguments,
+                                        vsm=VSM if offers_vsm(guest) else "",
                                         kernel=os.path.join(IMAGES, guest + ".elf")))
             try:
                 result = subprocess.run([harness.VMM, "run", "--config", config], stdin=subprocess.DEVNULL, capture_output=True,
@@ -133,15 +141,21 @@ class Ends(unittest.TestCase):
         self.ends("triple", 34)
 
 
+def knows_vsm():
+    """Whether this vmm has VTL1 to offer at all: without it there is nothing to run."""
+    return subprocess.run([harness.VMM, "help", "config", "hyperv.vsm"], capture_output=True).returncode == 0
+
+
 def guests():
     names = [os.path.basename(path)[:-len(".cc")] for path in sorted(glob.glob(FOLDER + "/*.cc"))]
     chosen = os.environ.get("VMM_GUEST_PATTERN", "")
-    return [name for name in names if chosen in name]
+    vsm = knows_vsm()
+    return [name for name in names if chosen in name and (vsm or not offers_vsm(name))]
 
 
 for guest in guests():
     for processors in PROCESSORS:
-        for backing in BACKINGS:
+        for backing in VSM_BACKINGS if offers_vsm(guest) else BACKINGS:
             case = make_case(guest, processors, backing)
             globals()[case.__name__] = case
 

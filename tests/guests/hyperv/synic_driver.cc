@@ -3,7 +3,6 @@
 #include "tests/guests/runtime/apic.h"
 #include "tests/guests/runtime/interrupts.h"
 #include "tests/guests/runtime/machine.h"
-#include "tests/guests/runtime/print.h"
 #include "tests/guests/runtime/test.h"
 
 namespace guest {
@@ -272,18 +271,6 @@ void CollectOn(uint8_t vector) {
     g_collection.Drain();
     if (!g_collection.auto_eoi) SignalEoi();
   });
-}
-
-// --- Many checks, one line of output ------------------------------------------------------------------------------------
-
-void Tally::Equal(uint64_t got, uint64_t want, const char* what) {
-  checks_.Add(1);
-  if (got == want || failures_.Add(1) >= 3) return;
-  Line line;
-  line << "# " << what << ": got ";
-  line.Hex(got) << " want ";
-  line.Hex(want) << " on processor " << ThisCpuNumber();
-  Print(line);
 }
 
 }  // namespace guest

@@ -21,7 +21,9 @@
 #include "tests/guests/runtime/atomic.h"
 #include "tests/guests/runtime/cpu.h"
 #include "tests/guests/runtime/memory.h"
+#include "tests/guests/runtime/random.h"
 #include "tests/guests/runtime/smp.h"
+#include "tests/guests/runtime/tally.h"
 
 namespace guest {
 
@@ -150,36 +152,6 @@ struct Collection {
 extern Collection g_collection;
 // On `vector`: Drain, then EOI.
 void CollectOn(uint8_t vector);
-
-// --- Many checks, one line of output ------------------------------------------------------------------------------------
-
-class Tally final {
- public:
-  void Equal(uint64_t got, uint64_t want, const char* what);
-  void True(bool value, const char* what) { Equal(value, true, what); }
-  // And there was something to fail.
-  [[nodiscard]] bool ok() const { return failures_.Load() == 0 && checks_.Load() != 0; }
-
- private:
-  Atomic<uint32_t> checks_;
-  Atomic<uint32_t> failures_;
-};
-
-// A fixed sequence of numbers.
-class Random final {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t Next() {
-    uint64_t z = (state_ += 0x9e37'79b9'7f4a'7c15);
-    z = (z ^ z >> 30) * 0xbf58'476d'1ce4'e5b9;
-    z = (z ^ z >> 27) * 0x94d0'49bb'1331'11eb;
-    return z ^ z >> 31;
-  }
-  uint32_t Below(uint32_t limit) { return static_cast<uint32_t>(Next() % limit); }
-
- private:
-  uint64_t state_;
-};
 
 }  // namespace guest
 

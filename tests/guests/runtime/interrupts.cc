@@ -25,29 +25,21 @@ constexpr uint32_t kMsrGsBase = 0xc000'0101;
 constexpr uint64_t kFlagInterrupt = 0x200;
 constexpr uint64_t kFlagTrap = 0x100;
 
-struct Gate {
-  uint64_t low, high;
-};
-alignas(16) Gate g_idt[256];
-bool g_idt_is_set = false;
-
-InterruptHandler g_handlers[256];
-
 struct [[gnu::packed]] TablePointer {
   uint16_t limit;
   uint64_t base;
 };
 
-void FillIdt() {
+void FillIdt(Level& level) {
+  if (level.idt[0].low != 0) return;
   for (uint64_t vector = 0; vector < 256; ++vector) {
     const uint64_t stub = reinterpret_cast<uint64_t>(guest_interrupt_stubs) + vector * kStubBytes;
     const uint64_t stack = vector == kDoubleFault ? kDoubleFaultStack : 0;
     const uint64_t dpl = vector == kBreakpoint ? 3 : 0;
-    g_idt[vector].low = (stub & 0xffff) | uint64_t{kCode64} << 16 | stack << 32 | uint64_t{0x8e} << 40 | dpl << 45 |
+    level.idt[vector].low = (stub & 0xffff) | uint64_t{kCode64} << 16 | stack << 32 | uint64_t{0x8e} << 40 | dpl << 45 |
                         (stub & 0xffff'0000) << 32;
-    g_idt[vector].high = stub >> 32;
+    level.idt[vector].high = stub >> 32;
   }
-  g_idt_is_set = true;
 }
 
 void CountAndEoi(InterruptFrame&) { SignalEoi(); }
@@ -55,7 +47,8 @@ void CountOnly(InterruptFrame&) {}
 
 [[noreturn]] void Unexpected(const InterruptFrame& frame) {
   Line line;
-  line << "# vector " << frame.vector << " on processor " << ThisCpu().number << ": error code ";
+  line << "# vector " << frame.vector << " on processor " << ThisCpu().number << ", level " << ThisCpu().level->number
+       << ": error code ";
   line.Hex(frame.error_code) << ", rip ";
   line.Hex(frame.rip) << ", rsp ";
   line.Hex(frame.rsp) << ", cr2 ";
@@ -68,9 +61,10 @@ void CountOnly(InterruptFrame&) {}
 
 }  // namespace
 
-void SetUpInterrupts(uint32_t number) {
-  Cpu& cpu = g_cpus[number];
+void FillTables(Level& level, uint32_t number) {
+  Cpu& cpu = level.cpus[number];
   cpu.self = &cpu;
+  cpu.level = &level;
   cpu.number = number;
   const uint64_t task = reinterpret_cast<uint64_t>(&cpu.task);
   cpu.gdt[1] = 0x00af'9b00'0000'ffff;  // kCode64
@@ -83,23 +77,28 @@ void SetUpInterrupts(uint32_t number) {
   cpu.task.ist[kDoubleFaultStack - 1] = reinterpret_cast<uint64_t>(cpu.fault_stack + sizeof(cpu.fault_stack));
   cpu.task.rsp[0] = reinterpret_cast<uint64_t>(cpu.interrupt_stack + sizeof(cpu.interrupt_stack));
   cpu.task.io_map = sizeof(TaskState);
-  if (!g_idt_is_set) FillIdt();
+  FillIdt(level);
+}
+
+void SetUpInterrupts(uint32_t number) {
+  FillTables(g_level0, number);
+  Cpu& cpu = g_cpus[number];
   const TablePointer gdt{sizeof(cpu.gdt) - 1, reinterpret_cast<uint64_t>(cpu.gdt)};
-  const TablePointer idt{sizeof(g_idt) - 1, reinterpret_cast<uint64_t>(g_idt)};
+  const TablePointer idt{sizeof(g_level0.idt) - 1, reinterpret_cast<uint64_t>(g_level0.idt)};
   asm volatile("lgdt %0" : : "m"(gdt) : "memory");
   asm volatile("ltr %0" : : "r"(kTask) : "memory");
   asm volatile("lidt %0" : : "m"(idt) : "memory");
   WriteMsr(kMsrGsBase, reinterpret_cast<uint64_t>(&cpu));
 }
 
-void SetInterruptHandler(uint8_t vector, InterruptHandler handler) { g_handlers[vector] = handler; }
+void SetInterruptHandler(uint8_t vector, InterruptHandler handler) { ThisCpu().level->handlers[vector] = handler; }
 
 void CountInterrupts(uint8_t vector, Eoi eoi) { SetInterruptHandler(vector, eoi == Eoi::kApic ? &CountAndEoi : &CountOnly); }
 
 uint64_t InterruptCount(uint8_t vector) { return InterruptCountOf(ThisCpuNumber(), vector); }
 
 uint64_t InterruptCountOf(uint32_t cpu, uint8_t vector) {
-  return g_cpus[cpu].interrupts[vector].Load();
+  return ThisCpu().level->cpus[cpu].interrupts[vector].Load();
 }
 
 Fault CatchCall(void (*function)(void*), void* argument) {
@@ -121,8 +120,9 @@ void guest_interrupt(guest::InterruptFrame* frame) {
   const auto vector = static_cast<uint8_t>(frame->vector);
   cpu.interrupts[vector].Add(1);
   if (vector >= 32 || vector == kNmi) {
-    if (g_handlers[vector] == nullptr) Unexpected(*frame);
-    g_handlers[vector](*frame);
+    const InterruptHandler handler = cpu.level->handlers[vector];
+    if (handler == nullptr) Unexpected(*frame);
+    handler(*frame);
     return;
   }
   CatchFrame* const caught = cpu.catching;

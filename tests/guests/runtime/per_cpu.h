@@ -25,8 +25,23 @@ struct [[gnu::packed]] TaskState {
 };
 static_assert(sizeof(TaskState) == 104);
 
+struct Cpu;
+
+struct Gate {
+  uint64_t low, high;
+};
+
+// What the processors of one trust level have in common. Every guest has level 0; who enables a higher one makes it (hyperv/vsm_level.h).
+struct Level {
+  uint32_t number;
+  Cpu* cpus;  // kMaxCpus, or as many as there are
+  InterruptHandler handlers[256];
+  alignas(16) Gate idt[256];
+};
+
 struct Cpu {
   Cpu* self;
+  Level* level;
   uint32_t number;
   bool x2apic;
   CatchFrame* catching;
@@ -44,6 +59,10 @@ struct Cpu {
 };
 
 extern Cpu g_cpus[kMaxCpus];
+extern Level g_level0;
+
+// GDT, TSS and IDT of processor `number` at that level, in memory: SetUpInterrupts, or an initial context, loads them.
+void FillTables(Level& level, uint32_t number);
 
 inline Cpu& ThisCpu() {
   Cpu* cpu;

@@ -18,8 +18,10 @@ constexpr uint8_t kFifoEmptyAndOn = 7;
 constexpr uint8_t kTransmitterEmpty = 0x20;
 constexpr unsigned kFifoBytes = 16;
 
-// Held with interrupts off, so that a handler may print.
+// Held with interrupts off, so that a handler may print. A higher trust level may stop a lower one in the middle of a line all the
+// same, and must not wait for it: hence the limit.
 Atomic<bool> g_printing;
+constexpr uint32_t kMostTries = 100'000'000;
 
 // The register says that the whole FIFO is empty: one look for 16 bytes.
 void Send(const char* text) {
@@ -83,7 +85,7 @@ Line& Line::Hex(uint64_t value) {
 
 void Print(const Line& line) {
   const InterruptsOff off;
-  while (g_printing.Exchange(true)) Pause();
+  for (uint32_t tries = 0; g_printing.Exchange(true) && tries < kMostTries; ++tries) Pause();
   Send(line.text());
   Send("\n");
   g_printing.Store(false);

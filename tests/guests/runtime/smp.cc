@@ -15,6 +15,7 @@ extern uint32_t guest_next;
 namespace guest {
 
 Cpu g_cpus[kMaxCpus];
+Level g_level0{.number = 0, .cpus = g_cpus, .handlers = {}, .idt = {}};
 
 namespace {
 
@@ -74,6 +75,7 @@ void CpuMain(uint32_t number) {
 
 uint32_t CpuCount() { return g_cpu_count; }
 uint32_t ThisCpuNumber() { return ThisCpu().number; }
+uint32_t ThisLevel() { return ThisCpu().level->number; }
 
 void StartCallOnCpu(uint32_t number, void (*function)(void*), void* argument) {
   if (number >= g_cpu_count || number == ThisCpuNumber()) Fatal("work for a processor that cannot take it", number);

@@ -19,6 +19,8 @@ inline constexpr uint8_t kWorkVector = 0xff;
 // That the machine has, all of them running.
 [[nodiscard]] uint32_t CpuCount();
 [[nodiscard]] uint32_t ThisCpuNumber();
+// The trust level of the code that calls. Handlers, counters and faults are each level's own; what is below works at level 0.
+[[nodiscard]] uint32_t ThisLevel();
 
 void StartCallOnCpu(uint32_t cpu, void (*function)(void*), void* argument);
 // Until the work given to it is done. Returns at once if there is none.

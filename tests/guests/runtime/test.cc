@@ -155,7 +155,7 @@ void Skip(const char* why) {
 
 void Fatal(const char* what, uint64_t value) {
   Line line;
-  line << "Bail out! processor " << ThisCpu().number << ": " << what << ' ' << value;
+  line << "Bail out! processor " << ThisCpu().number << " level " << ThisCpu().level->number << ": " << what << ' ' << value;
   Print(line);
   DebugExit(2);
 }
