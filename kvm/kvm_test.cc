@@ -218,6 +218,47 @@ TEST_F(KvmTest, RoutesOfSintsAreGivenOnceEach) {
   EXPECT_OK(vm_->SetIrqLine(kIoApicInputs - 1, true));
 }
 
+TEST_F(KvmTest, AReservedMsiIsRaisedByItsEventFdOnceItHasAMessage) {
+  ASSERT_OK(vm_->CreateIrqChip(Gpa(0xfeff'c000), Gpa(0xfeff'd000)));
+  Start(std::to_array<uint8_t>({0xf4}));
+  kvm_lapic_state apic{};
+  ASSERT_EQ(::ioctl(vcpu_->fd(), KVM_GET_LAPIC, &apic), 0);
+  apic.regs[0xf1] |= 1;  // software enable
+  ASSERT_EQ(::ioctl(vcpu_->fd(), KVM_SET_LAPIC, &apic), 0);
+  ASSERT_OK_AND_ASSIGN(const uint32_t first, vm_->routing().ReserveMsis(2));
+  EXPECT_EQ(first, kIoApicInputs);
+  ASSERT_OK_AND_ASSIGN(const uint32_t next, vm_->routing().ReserveMsis(1));
+  EXPECT_EQ(next, first + 2);
+  ASSERT_OK_AND_ASSIGN(EventFd raise, EventFd::Create());
+  ASSERT_OK(vm_->AddIrqFd(raise.fd(), first + 1));
+  const MsiRoute route{first + 1, 0xfee0'0000, 0x41};
+  ASSERT_OK(vm_->routing().SetMsis(std::span(&route, 1)));
+  raise.Signal();
+  // The kernel may hand it to a worker.
+  for (int i = 0; i < 1000 && apic.regs[0x200 + 0x41 / 32 * 0x10] == 0; ++i) {
+    ::usleep(1000);
+    ASSERT_EQ(::ioctl(vcpu_->fd(), KVM_GET_LAPIC, &apic), 0);
+  }
+  EXPECT_EQ(apic.regs[0x200 + 0x41 / 32 * 0x10], 2);  // IRR
+  const MsiRoute bad{kIoApicInputs - 1, 0xfee0'0000, 0x41};
+  EXPECT_THAT(vm_->routing().SetMsis(std::span(&bad, 1)), StatusIs(absl::StatusCode::kInvalidArgument, "not reserved"));
+}
+
+TEST_F(KvmTest, ADoorbellAddressSignalsItsEventFdWithoutAnExitUntilItIsRemoved) {
+  ASSERT_OK_AND_ASSIGN(EventFd bell, EventFd::Create());
+  const Gpa address(0x10'0000);  // the first beyond RAM
+  ASSERT_OK(vm_->AddMmioEventFd(bell.fd(), address));
+  EXPECT_FALSE(vm_->AddMmioEventFd(bell.fd(), address).ok());
+  // mov ax, 0xffff; mov ds, ax; mov [0x10], al; mov [0x10], ax; out 0x10; mov [0x10], al
+  Start(std::to_array<uint8_t>({0xb8, 0xff, 0xff, 0x8e, 0xd8, 0xa2, 0x10, 0x00, 0xa3, 0x10, 0x00, 0xe6, 0x10, 0xa2, 0x10, 0x00}));
+  ASSERT_EQ(vcpu_->Run(), RunResult::kExit);
+  ASSERT_EQ(vcpu_->run().exit_reason, uint32_t{KVM_EXIT_IO});
+  EXPECT_EQ(bell.Drain(), 2u);
+  ASSERT_OK(vm_->RemoveMmioEventFd(bell.fd(), address));
+  ASSERT_EQ(vcpu_->Run(), RunResult::kExit);
+  EXPECT_EQ(vcpu_->run().exit_reason, uint32_t{KVM_EXIT_MMIO});
+}
+
 TEST_F(KvmTest, TheRoutingTableIsBounded) {
   ASSERT_OK(vm_->CreateIrqChip(Gpa(0xfeff'c000), Gpa(0xfeff'd000)));
   uint32_t vcpus = 0;

@@ -148,6 +148,27 @@ absl::Status Vm::AddPioEventFd(int event_fd, uint16_t port, uint32_t bytes) {
   return absl::OkStatus();
 }
 
+absl::Status Vm::AddMmioEventFd(int event_fd, Gpa address) {
+  kvm_ioeventfd ioeventfd{};
+  ioeventfd.addr = address.raw();
+  ioeventfd.fd = event_fd;
+  if (Ioctl(fd_.get(), KVM_IOEVENTFD, &ioeventfd) != 0) {
+    return KvmStatus(errno, absl::StrCat("connect eventfd to address 0x", absl::Hex(address.raw())));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Vm::RemoveMmioEventFd(int event_fd, Gpa address) {
+  kvm_ioeventfd ioeventfd{};
+  ioeventfd.addr = address.raw();
+  ioeventfd.fd = event_fd;
+  ioeventfd.flags = KVM_IOEVENTFD_FLAG_DEASSIGN;
+  if (Ioctl(fd_.get(), KVM_IOEVENTFD, &ioeventfd) != 0) {
+    return KvmStatus(errno, absl::StrCat("disconnect eventfd from address 0x", absl::Hex(address.raw())));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Vcpu>> Vm::CreateVcpu(uint32_t index) { return Vcpu::Create(fd_.get(), index, run_bytes_); }
 
 }  // namespace vmm::kvm

@@ -80,6 +80,9 @@ class Vm final {
 
   // A guest write of `bytes` to `port` signals `event_fd` and does not leave the kernel.
   absl::Status AddPioEventFd(int event_fd, uint16_t port, uint32_t bytes);
+  // The same for a write of any size and value to the address, which is not RAM; and its end.
+  absl::Status AddMmioEventFd(int event_fd, Gpa address);
+  absl::Status RemoveMmioEventFd(int event_fd, Gpa address);
 
   absl::StatusOr<std::unique_ptr<Vcpu>> CreateVcpu(uint32_t index);
 
