@@ -1,0 +1,57 @@
+#include "devices/virtio/backend/backend_spawn.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "devices/virtio/backend/backend_process.h"
+
+namespace vmm {
+namespace {
+
+// Beside guest memory: the program itself, its stack, and a device's buffers.
+constexpr uint64_t kOwnBytes = 64ull << 20;
+
+}  // namespace
+
+absl::StatusOr<SpawnedBackend> SpawnBackend(const BackendSpawnOptions& options, OwnedFd socket) {
+  SpawnedBackend result;
+  if (!socket.valid()) {
+    int pair[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return ErrnoStatus(errno, "create socket pair");
+    result.socket.Reset(pair[0]);
+    socket.Reset(pair[1]);
+  }
+  int pipe_ends[2];
+  if (::pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoStatus(errno, "create pipe");
+  result.messages.Reset(pipe_ends[0]);
+  const OwnedFd says(pipe_ends[1]);
+
+  SpawnRequest request;
+  request.name = options.kind;
+  request.arguments = {"vmm", "device", options.kind, std::string(kBackendJailed)};
+  for (std::string& argument : JailOptionArguments(options.jail)) request.arguments.push_back(std::move(argument));
+  request.arguments.insert(request.arguments.end(), options.arguments.begin(), options.arguments.end());
+  request.executable_fd = options.executable_fd;
+  request.fds = {{says.get(), STDERR_FILENO}, {socket.get(), kBackendSocketFd}};
+  for (size_t i = 0; i < options.fds.size(); ++i) request.fds.push_back({options.fds[i], kBackendFirstFd + static_cast<int>(i)});
+  request.keeps_terminal = options.keeps_terminal;
+  // Three eventfds a queue, a message's worth of others on their way, its own.
+  request.limits.open_files = 32 + 3u * options.queues;
+  request.limits.address_space_bytes = options.guest_bytes == kNoLimit ? kNoLimit : options.guest_bytes + kOwnBytes;
+  request.limits.file_bytes = options.file_bytes;
+#ifdef VMM_DYNAMIC_LINK
+  // Sanitizers reserve terabytes, start a thread and keep their shadow in files.
+  request.limits.address_space_bytes = request.limits.processes = request.limits.file_bytes = kNoLimit;
+#endif
+  request.jail = options.jail;
+  ASSIGN_OR_RETURN(result.process, SpawnDevice(request));
+  return result;
+}
+
+}  // namespace vmm

@@ -1,0 +1,44 @@
+// Starts a vhost-user device in its jail, for a monitor or for whoever serves another VMM.
+//
+// Threads  the one that lives as long as the device (sandbox/spawn.h).
+// Trust    the program is our own until it reads its first message. What it says on standard error is the device's: escape and bound it.
+// Errors   Status of SpawnDevice; nothing is left running.
+#ifndef VMM_DEVICES_VIRTIO_BACKEND_BACKEND_SPAWN_H_
+#define VMM_DEVICES_VIRTIO_BACKEND_BACKEND_SPAWN_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/owned_fd.h"
+#include "sandbox/child_process.h"
+#include "sandbox/jail_options.h"
+#include "sandbox/spawn.h"
+
+namespace vmm {
+
+struct BackendSpawnOptions {
+  std::string kind;                    // of `vmm device KIND`
+  std::vector<std::string> arguments;  // the kind's own
+  std::vector<int> fds;                // borrowed; kBackendFirstFd and on
+  int executable_fd = -1;              // -1: the running program
+  uint16_t queues = 1;                 // how many eventfds it will be sent
+  uint64_t guest_bytes = kNoLimit;     // of memory that it will map
+  uint64_t file_bytes = 0;             // the largest file that it may write
+  bool keeps_terminal = false;
+  JailOptions jail;
+};
+
+struct SpawnedBackend {
+  ChildProcess process;
+  OwnedFd socket;    // the front end's; none where the caller gave one
+  OwnedFd messages;  // a pipe, non-blocking: what it says
+};
+
+// `socket`: its connection to a front end; invalid: a new one, whose other end is in the answer.
+absl::StatusOr<SpawnedBackend> SpawnBackend(const BackendSpawnOptions& options, OwnedFd socket = OwnedFd());
+
+}  // namespace vmm
+
+#endif  // VMM_DEVICES_VIRTIO_BACKEND_BACKEND_SPAWN_H_

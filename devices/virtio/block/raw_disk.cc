@@ -1,0 +1,115 @@
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "base/errno_status.h"
+#include "devices/virtio/block/disk.h"
+
+namespace vmm {
+namespace {
+
+class RawDisk final : public Disk {
+ public:
+  RawDisk(OwnedFd fd, uint64_t bytes, bool is_device) : fd_(std::move(fd)), bytes_(bytes), is_device_(is_device) {}
+
+  uint64_t bytes() const noexcept override { return bytes_; }
+
+  bool Read(uint64_t offset, std::span<iovec> vectors) noexcept override {
+    return Transfer(offset, vectors, [this](const iovec* first, int count, off_t at) { return ::preadv(fd_.get(), first, count, at); });
+  }
+  bool Write(uint64_t offset, std::span<iovec> vectors) noexcept override {
+    return Transfer(offset, vectors, [this](const iovec* first, int count, off_t at) { return ::pwritev(fd_.get(), first, count, at); });
+  }
+
+  // The size of the file never changes, so its data is all there is to be made durable; a block device's cache is flushed by it too.
+  bool Flush() noexcept override { return ::fdatasync(fd_.get()) == 0; }
+
+  bool Discard(uint64_t offset, uint64_t bytes) noexcept override {
+    if (is_device_) {
+      uint64_t range[] = {offset, bytes};
+      return ::ioctl(fd_.get(), BLKDISCARD, range) == 0 || NotSupported();
+    }
+    return ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(bytes)) == 0 ||
+           NotSupported();
+  }
+
+  bool WriteZeroes(uint64_t offset, uint64_t bytes, bool may_unmap) noexcept override {
+    if (is_device_) {
+      uint64_t range[] = {offset, bytes};
+      return ::ioctl(fd_.get(), BLKZEROOUT, range) == 0 || (NotSupported() && WriteThem(offset, bytes));
+    }
+    const int mode = FALLOC_FL_KEEP_SIZE | (may_unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+    return ::fallocate(fd_.get(), mode, static_cast<off_t>(offset), static_cast<off_t>(bytes)) == 0 ||
+           (NotSupported() && WriteThem(offset, bytes));
+  }
+
+ private:
+  static bool NotSupported() noexcept { return errno == EOPNOTSUPP || errno == ENOTTY || errno == EINVAL; }
+
+  bool WriteThem(uint64_t offset, uint64_t bytes) noexcept {
+    static const std::array<std::byte, 65536> kZeroes{};
+    while (bytes != 0) {
+      const size_t part = std::min<uint64_t>(bytes, kZeroes.size());
+      const ssize_t done = ::pwrite(fd_.get(), kZeroes.data(), part, static_cast<off_t>(offset));
+      if (done < 0 && errno == EINTR) continue;
+      if (done <= 0) return false;
+      offset += static_cast<uint64_t>(done);
+      bytes -= static_cast<uint64_t>(done);
+    }
+    return true;
+  }
+
+  // All of it, however the kernel cuts it.
+  template <typename Call>
+  bool Transfer(uint64_t offset, std::span<iovec> vectors, const Call& call) noexcept {
+    while (!vectors.empty()) {
+      const ssize_t done = call(vectors.data(), static_cast<int>(std::min<size_t>(vectors.size(), IOV_MAX)), static_cast<off_t>(offset));
+      if (done < 0 && errno == EINTR) continue;
+      // 0: a file that somebody has cut since.
+      if (done <= 0) return false;
+      offset += static_cast<uint64_t>(done);
+      size_t left = static_cast<size_t>(done);
+      while (!vectors.empty() && left >= vectors.front().iov_len) {
+        left -= vectors.front().iov_len;
+        vectors = vectors.subspan(1);
+      }
+      if (left != 0) {
+        vectors.front().iov_base = static_cast<std::byte*>(vectors.front().iov_base) + left;
+        vectors.front().iov_len -= left;
+      }
+    }
+    return true;
+  }
+
+  const OwnedFd fd_;
+  const uint64_t bytes_;
+  const bool is_device_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Disk>> OpenRawDisk(OwnedFd fd) {
+  struct stat about {};
+  if (::fstat(fd.get(), &about) != 0) return ErrnoStatus(errno, "examine disk image");
+  uint64_t bytes = 0;
+  if (S_ISBLK(about.st_mode)) {
+    if (::ioctl(fd.get(), BLKGETSIZE64, &bytes) != 0) return ErrnoStatus(errno, "get the size of the block device");
+  } else if (S_ISREG(about.st_mode)) {
+    bytes = static_cast<uint64_t>(about.st_size);
+  } else {
+    return absl::InvalidArgumentError("open disk image: it is neither a file nor a block device");
+  }
+  return std::make_unique<RawDisk>(std::move(fd), bytes, S_ISBLK(about.st_mode));
+}
+
+}  // namespace vmm
