@@ -116,7 +116,22 @@ std::vector<BadInput> Rows() {
       Good("backing of a Hyper-V interface that is off", "machine: TEST\nhyperv { enabled: false backing: OWN }", {"vm.textproto:4: hyperv.backing: contradicts hyperv.enabled, which is false"}),
       Config("Hyper-V interface over reserved pages", "memory { size_mib: 64 huge_pages: SIZE_2M } boot { kernel: \"kernel\" } hyperv { enabled: true }", {"hyperv.enabled: contradicts memory.huge_pages"}),
       Good("debug port of the test machine", "machine: TEST\ndevices { debug_port { enabled: true } }", {"vm.textproto:4: devices.debug_port.enabled: contradicts machine, which is TEST"}),
+      Good("serial port that is to be started again", "devices { serial { on_failure: RESTART } }", {"devices.serial.on_failure: is RESTART, which virtio devices alone have"}),
+      Good("options of an entropy device that is off", "devices { rng { on_failure: RESTART } }", {"devices.rng.on_failure: is given without devices.rng.enabled"}),
+      Good("console file without a path", "devices { console { output: FILE } }", {"devices.console.path: is missing: devices.console.output is FILE"}),
+      Good("path of a pseudo-terminal", "devices { console { output: PTY path: \"x\" } }", {"devices.console.path: contradicts devices.console.output, which is PTY"}),
+      Good("disk without an image", "devices { block { format: RAW } }", {"devices.block[0].path: is missing"}),
+      Good("disk without a format", "devices { block { path: \"disk\" } }", {"devices.block[0].format: is missing: say RAW"}),
+      Good("disk of another's backend with an image", "devices { block { socket: \"s\" path: \"disk\" format: RAW } }", {"devices.block[0].path: contradicts devices.block[0].socket", "devices.block[0].format: contradicts devices.block[0].socket"}),
+      Good("socket with an overlong path", "devices { block { socket: \"/" + std::string(107, 's') + "\" } }", {"devices.block[0].socket: is longer than 107 bytes"}),
+      Good("disk with no queues", "devices { block { path: \"disk\" format: RAW queues: 0 } }", {"devices.block[0].queues: must be 1 to 16 (0)"}),
+      Good("overlong serial number", "devices { block { path: \"disk\" format: RAW serial: \"123456789012345678901\" } }", {"devices.block[0].serial: is not at most 20 printable characters"}),
+      Good("one image for two disks", "devices { block { path: \"disk\" format: RAW } block { path: \"disk\" format: RAW read_only: true } }", {"devices.block[1].path: is the same file as devices.block[0].path"}),
+      Good("image that is the kernel", "devices { block { path: \"kernel\" format: RAW } }", {"devices.block[0].path: is the same file as boot.kernel"}),
       // Files.
+      Good("image missing", "devices { block { path: \"nothing\" format: RAW } }", {"devices.block[0].path: cannot open", "DIR/nothing", "No such file or directory"}),
+      Good("image is a folder", "devices { block { path: \"folder\" format: RAW read_only: true } }", {"devices.block[0].path: is neither a file nor a block device"}),
+      Good("image without a sector", "devices { block { path: \"empty\" format: RAW } }", {"devices.block[0].path: is smaller than a sector of 512 bytes"}),
       Config("kernel missing", "memory { size_mib: 64 }\nboot { kernel: \"nothing\" }", {"vm.textproto:2: boot.kernel: cannot open", "DIR/nothing", "No such file or directory"}),
       Config("kernel is a directory", "memory { size_mib: 64 } boot { kernel: \"folder\" }", {"boot.kernel: is a directory"}),
       Config("kernel is empty", "memory { size_mib: 64 } boot { kernel: \"empty\" }", {"boot.kernel: is an empty file"}),
@@ -171,6 +186,7 @@ class Folder final {
     Write("kernel", "kernel");
     Write("initrd", "initrd");
     Write("empty", "");
+    Write("disk", std::string(512, '\0'));
     Write("secret", "secret");
     ::chmod((path_ + "/secret").c_str(), 0);
     ::mkdir((path_ + "/folder").c_str(), 0700);

@@ -196,6 +196,19 @@ TEST_F(LoadConfigTest, OverridesReplaceWhatTheFileSays) {
   EXPECT_EQ(loaded.config.boot.command_line, "a=\"b\" c");
 }
 
+TEST_F(LoadConfigTest, RepeatedMessagesAreGivenByAFlagAsInAFile) {
+  const std::string file = base_ + "devices { block { socket: \"first\" } }";
+  ASSERT_OK_AND_ASSIGN(const LoadedConfig one, Parse(file, {Flag("devices.block", "{socket: \"/a\" on_failure: RESTART}")}));
+  ASSERT_EQ(one.config.blocks.size(), 1u);
+  EXPECT_EQ(one.config.blocks[0].socket, "/a");
+  EXPECT_EQ(one.config.blocks[0].on_failure, OnFailure::kRestart);
+  ASSERT_OK_AND_ASSIGN(const LoadedConfig two, Parse(file, {Flag("devices.block", "[{socket: \"/a\"}, {socket: \"/b\" queues: 4}]")}));
+  ASSERT_EQ(two.config.blocks.size(), 2u);
+  EXPECT_EQ(two.config.blocks[1].queues, 4);
+  EXPECT_FALSE(Parse(file, {Flag("devices.block", "{socket: \"/a\"} x: 1")}).ok());
+  EXPECT_FALSE(Parse(file, {Flag("devices.block", "nothing")}).ok());
+}
+
 TEST_F(LoadConfigTest, ARepeatedFieldIsEmptiedByAnEmptyFlag) {
   ASSERT_OK_AND_ASSIGN(const LoadedConfig loaded,
                        Parse(base_ + "sandbox { waive: SECCOMP }", {Flag("sandbox.waive", "")}));

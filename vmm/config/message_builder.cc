@@ -279,6 +279,21 @@ void ApplyOverride(const ConfigOverride& override, Message& message, FieldOrigin
   if (field->is_repeated()) {
     DocumentNode list;
     list.kind = NodeKind::kList;
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      // As in a file: one message in braces, or a list of them in brackets.
+      const absl::string_view text = absl::StripAsciiWhitespace(value);
+      Problems syntax;
+      DocumentNode node = ParseTextDocument(absl::StrCat(field->name(), absl::StartsWith(text, "[") ? ": " : " ", text), "value", syntax);
+      if (!syntax.empty()) return problems.Add(where, path, syntax.ToStatus().message());
+      if (node.fields.size() != 1) return problems.Add(where, path, "is one message in braces, or a list of them in brackets");
+      DocumentNode& given = node.fields[0].value;
+      if (given.kind == NodeKind::kList) {
+        list = std::move(given);
+      } else {
+        list.items.push_back(std::move(given));
+      }
+      return builder.SetField(*field, list, 1, *at, path);
+    }
     for (const absl::string_view item : absl::StrSplit(value, ',', absl::SkipEmpty())) {
       list.items.push_back(FlagNode(*field, item));
     }

@@ -52,8 +52,8 @@ enum class Dialect : uint8_t { kText, kJson };
 void BuildMessage(const DocumentNode& document, Dialect dialect, absl::string_view file,
                   google::protobuf::Message& message, FieldOrigins& origins, Problems& problems);
 
-// Sets one field. A repeated field's value is a comma-separated list that replaces what was there; a message's is text
-// format, and sets the fields that it names. Enum values are taken in any letter case.
+// Sets one field. A repeated field's value is a comma-separated list that replaces what was there, of messages one in braces or
+// a list of them in brackets; a message's is text format, and sets the fields that it names. Enum values are taken in any letter case.
 void ApplyOverride(const ConfigOverride& override, google::protobuf::Message& message, FieldOrigins& origins,
                    Problems& problems);
 

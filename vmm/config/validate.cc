@@ -27,6 +27,9 @@ using google::protobuf::Message;
 using google::protobuf::Reflection;
 
 constexpr uint64_t kMib = 1024 * 1024;
+constexpr size_t kMaxSocketPathBytes = 107;  // sockaddr_un's
+constexpr size_t kMaxBlocks = 16;
+constexpr uint32_t kMaxBlockQueues = 16;
 
 std::string Because(int error) { return std::string(ErrnoStatus(error, "").message()); }
 
@@ -190,7 +193,7 @@ class Validator final {
       Report(path, absl::StrCat("is an empty file (", QuotePath(file), ")"));
       return 0;
     }
-    inputs_.push_back({path, {about.st_dev, about.st_ino}});
+    inputs_.push_back({path, {about.st_dev, about.st_ino}, false});
     return static_cast<uint64_t>(about.st_size);
   }
 
@@ -265,6 +268,7 @@ class Validator final {
     } else {
       if (!serial.has_output()) serial.set_output(config::Serial::STDIO);
       if (!serial.has_on_failure()) serial.set_on_failure(config::STOP);
+      if (serial.on_failure() == config::RESTART) Report("devices.serial.on_failure", "is RESTART, which virtio devices alone have");
       const bool to_file = serial.output() == config::Serial::FILE;
       if (serial.has_path() && !to_file) {
         Report("devices.serial.path", absl::StrCat("contradicts devices.serial.output, which is ",
@@ -288,6 +292,135 @@ class Validator final {
     if (result_.debug_port && message_.machine() == config::VmConfig::TEST) {
       Report("devices.debug_port.enabled", "contradicts machine, which is TEST: port 0xe9 is in its test register");
     }
+    Rng(*devices.mutable_rng());
+    Console(*devices.mutable_console());
+    if (devices.block_size() > static_cast<int>(kMaxBlocks)) {
+      Report("devices.block", absl::StrCat("there are more than ", kMaxBlocks, " (", devices.block_size(), ")"));
+    }
+    for (int i = 0; i < devices.block_size(); ++i) Block(*devices.mutable_block(i), absl::StrCat("devices.block[", i, "]"));
+  }
+
+  void Console(config::Console& console) {
+    if (!console.has_output()) console.set_output(config::Console::NONE);
+    const std::string output = config::Console::Output_Name(console.output());
+    const bool named = console.output() == config::Console::FILE || console.output() == config::Console::SOCKET;
+    if (console.output() == config::Console::NONE && console.has_on_failure()) {
+      Report("devices.console.on_failure", "contradicts devices.console.output, which is NONE");
+    }
+    if (console.has_path() && !named) {
+      Report("devices.console.path", absl::StrCat("contradicts devices.console.output, which is ", output, " and not FILE or SOCKET"));
+    } else if (named && !console.has_path()) {
+      Report("devices.console.path", absl::StrCat("is missing: devices.console.output is ", output));
+    } else if (console.output() == config::Console::FILE && PathIsSane("devices.console.path", console.path())) {
+      console.set_path(Resolve("devices.console.path", console.path()));
+      CheckOutput("devices.console.path", console.path());
+      if (result_.serial.output == SerialOutput::kFile && SameFile(result_.serial.path, console.path())) {
+        Report("devices.console.path", absl::StrCat("is the same file as devices.serial.path (", QuotePath(console.path()), ")"));
+      }
+    } else if (named) {
+      console.set_path(BackendSocket("devices.console.path", console.path()));
+    }
+    switch (console.output()) {
+      case config::Console::PTY: result_.console.output = ConsoleOutput::kPty; break;
+      case config::Console::FILE: result_.console.output = ConsoleOutput::kFile; break;
+      case config::Console::SOCKET: result_.console.output = ConsoleOutput::kSocket; break;
+      default: return;
+    }
+    if (!console.has_on_failure()) console.set_on_failure(config::STOP);
+    result_.console.path = console.path();
+    result_.console.on_failure = PolicyOf(console.on_failure());
+  }
+
+  void Block(config::Block& block, const std::string& path) {
+    const bool own = !block.has_socket();
+    if (!own) {
+      block.set_socket(BackendSocket(absl::StrCat(path, ".socket"), block.socket()));
+      const auto contradicts = [&](bool given, absl::string_view field) {
+        if (given) Report(absl::StrCat(path, ".", field), absl::StrCat("contradicts ", path, ".socket: the backend there has its own"));
+      };
+      contradicts(block.has_path(), "path");
+      contradicts(block.has_format(), "format");
+      contradicts(block.has_read_only(), "read_only");
+      contradicts(block.has_serial(), "serial");
+      contradicts(block.has_bytes_per_second(), "bytes_per_second");
+      contradicts(block.has_operations_per_second(), "operations_per_second");
+    } else if (!block.has_path()) {
+      Report(absl::StrCat(path, ".path"), "is missing: name the disk's image");
+    } else if (PathIsSane(absl::StrCat(path, ".path"), block.path())) {
+      block.set_path(Resolve(absl::StrCat(path, ".path"), block.path()));
+      CheckDisk(absl::StrCat(path, ".path"), block.path(), !block.read_only());
+      if (block.format() == config::Block::FORMAT_UNSPECIFIED) {
+        Report(absl::StrCat(path, ".format"), "is missing: say RAW if that is what the image is");
+      }
+    }
+    if (!block.has_queues()) block.set_queues(1);
+    if (block.queues() < 1 || block.queues() > kMaxBlockQueues) {
+      Report(absl::StrCat(path, ".queues"), absl::StrCat("must be 1 to ", kMaxBlockQueues, " (", block.queues(), ")"));
+    }
+    const auto printable = [](char c) { return absl::ascii_isgraph(static_cast<unsigned char>(c)); };
+    if (block.serial().size() > 20 || !std::all_of(block.serial().begin(), block.serial().end(), printable)) {
+      Report(absl::StrCat(path, ".serial"), absl::StrCat("is not at most 20 printable characters (", Quote(block.serial()), ")"));
+    }
+    if (!block.has_on_failure()) block.set_on_failure(config::STOP);
+    result_.blocks.push_back({.path = block.path(),
+                              .socket = block.socket(),
+                              .read_only = block.read_only(),
+                              .serial = block.serial(),
+                              .queues = static_cast<uint16_t>(block.queues()),
+                              .bytes_per_second = block.bytes_per_second(),
+                              .operations_per_second = block.operations_per_second(),
+                              .on_failure = PolicyOf(block.on_failure())});
+  }
+
+  // A file or a block device, for reading, or for writing as well.
+  void CheckDisk(const std::string& path, const std::string& file, bool writable) {
+    const OwnedFd fd(::open(file.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+    const int error = errno;
+    if (!fd.valid()) return Report(path, absl::StrCat("cannot open ", QuotePath(file), Because(error)));
+    struct stat about{};
+    if (::fstat(fd.get(), &about) != 0 || !(S_ISREG(about.st_mode) || S_ISBLK(about.st_mode))) {
+      return Report(path, absl::StrCat("is neither a file nor a block device (", QuotePath(file), ")"));
+    }
+    const FileId id{about.st_dev, about.st_ino};
+    for (const Used& input : inputs_) {
+      // Two that only read may share one.
+      if (input.id == id && (writable || input.written)) {
+        return Report(path, absl::StrCat("is the same file as ", input.path, " (", QuotePath(file), ")"));
+      }
+    }
+    inputs_.push_back({path, id, writable});
+    if (S_ISREG(about.st_mode) && about.st_size < 512) {
+      return Report(path, absl::StrCat("is smaller than a sector of 512 bytes (", QuotePath(file), ")"));
+    }
+  }
+
+  [[nodiscard]] static OnFailure PolicyOf(config::OnFailure policy) {
+    switch (policy) {
+      case config::DETACH: return OnFailure::kDetach;
+      case config::RESTART: return OnFailure::kRestart;
+      default: return OnFailure::kStop;
+    }
+  }
+
+  // The socket of somebody else's backend: need not be there yet when this is checked.
+  std::string BackendSocket(const std::string& path, const std::string& value) {
+    if (!PathIsSane(path, value)) return "";
+    const std::string resolved = Resolve(path, value);
+    if (resolved.size() > kMaxSocketPathBytes) {
+      Report(path, absl::StrCat("is longer than ", kMaxSocketPathBytes, " bytes (", QuotePath(resolved), ")"));
+    }
+    return resolved;
+  }
+
+  void Rng(config::Rng& rng) {
+    if (!rng.enabled()) {
+      if (rng.has_on_failure()) Report("devices.rng.on_failure", "is given without devices.rng.enabled");
+      if (rng.has_socket()) Report("devices.rng.socket", "is given without devices.rng.enabled");
+      return;
+    }
+    if (!rng.has_on_failure()) rng.set_on_failure(config::STOP);
+    if (rng.has_socket()) rng.set_socket(BackendSocket("devices.rng.socket", rng.socket()));
+    result_.rng = {.enabled = true, .socket = rng.socket(), .on_failure = PolicyOf(rng.on_failure())};
   }
 
   void Hyperv() {
@@ -371,6 +504,7 @@ class Validator final {
   struct Used {
     std::string path;
     FileId id;
+    bool written = false;
   };
 
   config::VmConfig& message_;

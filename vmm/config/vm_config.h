@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/log.h"
 #include "memory/guest_ram.h"
@@ -14,8 +15,9 @@
 
 namespace vmm {
 
-enum class OnFailure : uint8_t { kStop, kDetach };
+enum class OnFailure : uint8_t { kStop, kDetach, kRestart };
 enum class SerialOutput : uint8_t { kStdio, kFile, kNull };
+enum class ConsoleOutput : uint8_t { kNone, kPty, kFile, kSocket };
 enum class MachineKind : uint8_t { kStandard, kTest };
 enum class HypervBacking : uint8_t { kKernel, kOwn };
 
@@ -41,6 +43,30 @@ struct VmConfig {
   } serial;
   bool pvpanic = true;
   bool debug_port = false;
+
+  struct {
+    bool enabled = false;
+    std::string socket;  // empty: a process of ours
+    OnFailure on_failure = OnFailure::kStop;
+  } rng;
+
+  struct Block {
+    std::string path;    // of the image; empty where `socket` names somebody else's backend
+    std::string socket;
+    bool read_only = false;
+    std::string serial;
+    uint16_t queues = 1;
+    uint64_t bytes_per_second = 0;  // 0: no limit
+    uint64_t operations_per_second = 0;
+    OnFailure on_failure = OnFailure::kStop;
+  };
+  std::vector<Block> blocks;
+
+  struct {
+    ConsoleOutput output = ConsoleOutput::kNone;
+    std::string path;
+    OnFailure on_failure = OnFailure::kStop;
+  } console;
 
   struct {
     bool enabled = false;
