@@ -29,6 +29,9 @@
 #include "devices/platform/rtc/cmos_rtc.h"
 #include "devices/platform/serial_device.h"
 #include "devices/platform/serial_process.h"
+#include "devices/virtio/block/block_device.h"
+#include "devices/virtio/console/console_device.h"
+#include "devices/virtio/rng/rng_device.h"
 #include "kvm/system.h"
 #include "memory/guest_memory.h"
 #include "memory/guest_ram.h"
@@ -47,6 +50,7 @@
 #include "vmm/machine/boot_state.h"
 #include "vmm/machine/machine_event_loop.h"
 #include "vmm/test_machine/test_machine.h"
+#include "vmm/virtio/virtio_machine.h"
 
 namespace vmm {
 namespace {
@@ -80,6 +84,7 @@ class MicroVmImpl final : public MicroVm {
   absl::Status BuildMemory();
   absl::Status BuildDevices();
   absl::Status BuildTestMachine();
+  absl::Status BuildVirtio();
   absl::Status BuildHyperv();
   absl::Status BeginSerial();
   absl::Status FinishSerial();
@@ -97,6 +102,7 @@ class MicroVmImpl final : public MicroVm {
   // Members die from the last to the first: processors before the buses and devices that they call, those before the
   // loop thread that watches the device processes, all before the VM and the memory under it.
   std::unique_ptr<Lifecycle> lifecycle_;
+  std::unique_ptr<GuestRam> ram_;
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<GuestView> view_;
   std::optional<MemoryLayout> layout_;
@@ -113,6 +119,7 @@ class MicroVmImpl final : public MicroVm {
   absl::Status serial_status_;
   absl::Notification serial_started_;
   bool serial_failed_ = false;  // the loop's thread's
+  std::unique_ptr<VirtioMachine> virtio_;  // destroyed on the loop's thread too
   IoBus ports_;
   IoBus mmio_;
   std::optional<VpRequests> requests_;
@@ -136,6 +143,7 @@ absl::Status MicroVmImpl::Build() {
   absl::Status built = BuildMemory();
   if (built.ok() && config_.hyperv.enabled) built = BuildHyperv();
   if (built.ok() && config_.machine == MachineKind::kTest) built = BuildTestMachine();
+  if (built.ok()) built = BuildVirtio();
   if (built.ok()) built = LoadGuest(entry);
   if (built.ok()) built = BuildProcessors(entry);
   // Waited for in any case: its task is still using this object.
@@ -145,10 +153,10 @@ absl::Status MicroVmImpl::Build() {
 
 absl::Status MicroVmImpl::BuildMemory() {
   ASSIGN_OR_RETURN(layout_, MemoryLayout::Create(config_.memory.bytes));
-  ASSIGN_OR_RETURN(const auto ram, GuestRam::Create(config_.memory));
-  ASSIGN_OR_RETURN(memory_, GuestMemory::Create(*ram, *layout_));
+  ASSIGN_OR_RETURN(ram_, GuestRam::Create(config_.memory));
+  ASSIGN_OR_RETURN(memory_, GuestMemory::Create(*ram_, *layout_));
   const uint32_t overlay_pages = config_.hyperv.enabled ? HypervMachine::OverlayPages(config_.processors) : 0;
-  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram, *layout_, overlay_pages));
+  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram_, *layout_, overlay_pages));
   uint32_t slot = 0;
   for (const RamMapping& mapping : view_->UnsafeMappings()) {
     RETURN_IF_ERROR(vm_->SetMemorySlot(slot++, mapping.range.start, mapping.host, mapping.range.bytes));
@@ -177,6 +185,12 @@ absl::Status MicroVmImpl::BuildDevices() {
 absl::Status MicroVmImpl::BuildTestMachine() {
   const FwCfg::Values values{.ram_bytes = config_.memory.bytes, .processors = static_cast<uint16_t>(config_.processors)};
   ASSIGN_OR_RETURN(test_machine_, TestMachine::Create({*vm_, *view_, *lifecycle_, ports_, mmio_}, values));
+  return absl::OkStatus();
+}
+
+absl::Status MicroVmImpl::BuildVirtio() {
+  ASSIGN_OR_RETURN(virtio_, VirtioMachine::Create({*vm_, *memory_, *ram_, *layout_, *loop_, *lifecycle_, ports_, mmio_}, config_,
+                                                  options_.device_executable));
   return absl::OkStatus();
 }
 
@@ -342,6 +356,7 @@ void MicroVmImpl::End() {
   loop_->loop().Unwatch(lifecycle_->end_fd());
   for (const auto& processor : processors_) processor->RequestStop();
   for (const auto& processor : processors_) processor->Join();
+  virtio_->Shutdown();
   // What the guest has written is still to come out of its console.
   if (serial_ != nullptr) {
     const auto ended = serial_->Shutdown();
@@ -397,7 +412,12 @@ MicroVmImpl::~MicroVmImpl() {
     ended_.WaitForNotification();
   }
   // A device process belongs to the thread that started it.
-  if (loop_ != nullptr) loop_->RunThere([this] { serial_.reset(); });
+  if (loop_ != nullptr) {
+    loop_->RunThere([this] {
+      serial_.reset();
+      virtio_.reset();
+    });
+  }
 }
 
 }  // namespace
@@ -409,8 +429,19 @@ absl::StatusOr<std::unique_ptr<MicroVm>> MicroVm::Create(const VmConfig& config,
 }
 
 bool RunDeviceProcess(int argc, char** argv, int& exit_code) {
-  if (argc < 3 || absl::string_view(argv[1]) != "device" || absl::string_view(argv[2]) != "serial") return false;
-  exit_code = RunSerialDevice(argc, argv);
+  if (argc < 3 || absl::string_view(argv[1]) != "device") return false;
+  const absl::string_view kind = argv[2];
+  if (kind == "serial") {
+    exit_code = RunSerialDevice(argc, argv);
+  } else if (kind == "block") {
+    exit_code = RunBlockDevice(argc, argv);
+  } else if (kind == "console") {
+    exit_code = RunConsoleDevice(argc, argv);
+  } else if (kind == "rng") {
+    exit_code = RunRngDevice(argc, argv);
+  } else {
+    return false;
+  }
   return true;
 }
 

@@ -55,10 +55,10 @@ class Vm:
 
     made = []  # by the test that runs
 
-    def __init__(self, *flags, terminal=False, config=None, check=True):
+    def __init__(self, *flags, terminal=False, config=None, check=True, command=None):
         Vm.made.append(self)
         config = config or os.path.join(GUEST, "vm.textproto")
-        command = [VMM, "run", "--config", config, *flags]
+        command = command or [VMM, "run", "--config", config, *flags]  # or another monitor, whose console is its output
         self.text = ""
         self.seen = 0
         self.commands = 0

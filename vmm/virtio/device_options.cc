@@ -1,0 +1,135 @@
+#include "vmm/virtio/device_options.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <termios.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
+#include "base/log.h"
+#include "base/owned_fd.h"
+#include "base/status_macros.h"
+#include "devices/virtio/block/block_device.h"
+#include "devices/virtio/block/block_layout.h"
+#include "devices/virtio/console/console_device.h"
+#include "devices/virtio/virtio_layout.h"
+
+namespace vmm {
+namespace {
+
+VirtioDevice::Options RngOptions(const VmConfig& config) {
+  VirtioDevice::Options options;
+  options.frontend.name = "rng";
+  options.frontend.device_id = virtio::DeviceId::kRng;
+  options.frontend.max_queue_size = 64;
+  options.on_failure = config.rng.on_failure;
+  options.socket = config.rng.socket;
+  options.spawn.kind = "rng";
+  return options;
+}
+
+absl::StatusOr<VirtioDevice::Options> BlockOptionsOf(const VmConfig::Block& block, size_t index) {
+  VirtioDevice::Options options;
+  options.frontend.name = absl::StrCat("block", index);
+  options.frontend.device_id = virtio::DeviceId::kBlock;
+  options.frontend.queues = block.queues;
+  options.frontend.config_bytes = virtio_blk::kConfigBytes;
+  options.on_failure = block.on_failure;
+  options.socket = block.socket;
+  if (!block.socket.empty()) return options;
+  options.spawn.kind = "block";
+  options.spawn.arguments = BlockDeviceArguments({.read_only = block.read_only,
+                                                  .serial = block.serial,
+                                                  .queues = block.queues,
+                                                  .bytes_per_second = block.bytes_per_second,
+                                                  .operations_per_second = block.operations_per_second});
+  // O_NONBLOCK: what was a file when the configuration was checked may be a FIFO by now.
+  OwnedFd disk(::open(block.path.c_str(), (block.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (!disk.valid()) return ErrnoStatus(errno, absl::StrCat("open disk image '", block.path, "'"));
+  struct stat about {};
+  if (::fstat(disk.get(), &about) != 0) return ErrnoStatus(errno, absl::StrCat("examine disk image '", block.path, "'"));
+  // Two writers would ruin each other's file systems. Other programs need not care for the lock; other machines of ours do.
+  if (::flock(disk.get(), (block.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+    return absl::UnavailableError(absl::StrCat("lock disk image '", block.path, "': another machine uses it"));
+  }
+  // A file's size never changes: nothing may be written behind its end.
+  if (!block.read_only) options.spawn.file_bytes = S_ISREG(about.st_mode) ? static_cast<uint64_t>(about.st_size) : kNoLimit;
+  options.fds.push_back(std::move(disk));
+  return options;
+}
+
+// A pseudo-terminal: our end, and the other kept open, so that ours does not end with whoever uses it.
+absl::Status MakePty(std::vector<OwnedFd>& fds, std::vector<OwnedFd>& kept) {
+  OwnedFd ours(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK));
+  if (!ours.valid() || ::grantpt(ours.get()) != 0 || ::unlockpt(ours.get()) != 0) return ErrnoStatus(errno, "create pseudo-terminal");
+  std::array<char, 64> name{};
+  if (const int error = ::ptsname_r(ours.get(), name.data(), name.size()); error != 0) return ErrnoStatus(error, "name pseudo-terminal");
+  OwnedFd theirs(::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+  if (!theirs.valid()) return ErrnoStatus(errno, absl::StrCat("open ", name.data()));
+  // The guest's line discipline is the one that counts.
+  termios modes{};
+  if (::tcgetattr(theirs.get(), &modes) != 0) return ErrnoStatus(errno, absl::StrCat("get the modes of ", name.data()));
+  ::cfmakeraw(&modes);
+  if (::tcsetattr(theirs.get(), TCSANOW, &modes) != 0) return ErrnoStatus(errno, absl::StrCat("set the modes of ", name.data()));
+  Log(LogLevel::kInfo, "vmm", absl::StrCat("the console is ", name.data()));
+  OwnedFd input(::fcntl(ours.get(), F_DUPFD_CLOEXEC, 0));
+  if (!input.valid()) return ErrnoStatus(errno, "copy descriptor");
+  fds.push_back(std::move(ours));
+  fds.push_back(std::move(input));
+  kept.push_back(std::move(theirs));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<VirtioDevice::Options> ConsoleOptions(const VmConfig& config) {
+  VirtioDevice::Options options;
+  options.frontend.name = "console";
+  options.frontend.device_id = virtio::DeviceId::kConsole;
+  options.frontend.queues = 2;
+  options.frontend.max_queue_size = 64;
+  options.frontend.config_bytes = sizeof(ConsoleDevice::Config);
+  options.on_failure = config.console.on_failure;
+  options.spawn.kind = "console";
+  const std::string& path = config.console.path;
+  if (config.console.output == ConsoleOutput::kPty) {
+    RETURN_IF_ERROR(MakePty(options.fds, options.kept));
+  } else if (config.console.output == ConsoleOutput::kSocket) {
+    ASSIGN_OR_RETURN(OwnedFd output, ConnectUnixSocket(path));
+    OwnedFd input(::fcntl(output.get(), F_DUPFD_CLOEXEC, 0));
+    if (!input.valid()) return ErrnoStatus(errno, "copy descriptor");
+    options.fds.push_back(std::move(output));
+    options.fds.push_back(std::move(input));
+  } else {
+    // From its start, as the schema says. O_NONBLOCK: a FIFO without a reader is an error, not a wait.
+    OwnedFd output(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600));
+    if (!output.valid()) return ErrnoStatus(errno, absl::StrCat("open console output '", path, "'"));
+    options.fds.push_back(std::move(output));
+    options.spawn.arguments = {"--no-input"};
+    options.spawn.file_bytes = kNoLimit;
+  }
+  return options;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<VirtioDevice::Options>> VirtioDeviceOptions(const VmConfig& config) {
+  std::vector<VirtioDevice::Options> all;
+  for (size_t i = 0; i < config.blocks.size(); ++i) {
+    ASSIGN_OR_RETURN(VirtioDevice::Options options, BlockOptionsOf(config.blocks[i], i));
+    all.push_back(std::move(options));
+  }
+  if (config.console.output != ConsoleOutput::kNone) {
+    ASSIGN_OR_RETURN(VirtioDevice::Options options, ConsoleOptions(config));
+    all.push_back(std::move(options));
+  }
+  if (config.rng.enabled) all.push_back(RngOptions(config));
+  return all;
+}
+
+}  // namespace vmm

@@ -1,0 +1,64 @@
+#include "vmm/virtio/virtio_machine.h"
+
+#include <fcntl.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
+#include "base/log.h"
+#include "base/owned_fd.h"
+#include "base/status_macros.h"
+#include "devices/pci/pci_layout.h"
+#include "vmm/virtio/device_options.h"
+
+namespace vmm {
+
+absl::StatusOr<std::unique_ptr<VirtioMachine>> VirtioMachine::Create(const Environment& environment, const VmConfig& config,
+                                                                     const std::string& executable) {
+  std::unique_ptr<VirtioMachine> machine(new VirtioMachine(environment));
+  PciRoot& root = machine->root_;
+  RETURN_IF_ERROR(environment.ports.Add(pci::kConfigPorts, pci::kConfigPortCount, "PCI configuration", root.config_ports()));
+  RETURN_IF_ERROR(environment.mmio.Add(kEcamBase.raw(), kEcamBytes, "PCI configuration", root.ecam()));
+  RETURN_IF_ERROR(environment.mmio.Add(kPciWindow32.raw(), kPciWindow32Bytes, "PCI window", root.window()));
+  // A device process belongs to the thread that started it, and so do those of devices that came before one that failed.
+  absl::Status status;
+  environment.loop.RunThere([&] {
+    status = machine->AddDevices(environment, config, executable);
+    if (!status.ok()) machine.reset();
+  });
+  RETURN_IF_ERROR(status);
+  return machine;
+}
+
+VirtioMachine::VirtioMachine(const Environment& environment)
+    : router_(environment.vm), root_(kPciWindow32, static_cast<uint32_t>(kPciWindow32Bytes)) {}
+
+absl::Status VirtioMachine::AddDevices(const Environment& environment, const VmConfig& config, const std::string& executable) {
+  ASSIGN_OR_RETURN(std::vector<VirtioDevice::Options> all, VirtioDeviceOptions(config));
+  for (VirtioDevice::Options& options : all) {
+    for (const RamRange& range : environment.layout.ram()) {
+      options.frontend.memory.push_back({range.start, range.bytes, environment.ram.fd(), range.ram_offset});
+    }
+    options.spawn.guest_bytes = environment.layout.ram_bytes();
+    options.spawn.queues = options.frontend.queues;
+    options.spawn.jail = config.sandbox;
+    if (!executable.empty()) {
+      options.executable.Reset(::open(executable.c_str(), O_RDONLY | O_CLOEXEC));
+      if (!options.executable.valid()) return ErrnoStatus(errno, absl::StrCat("open device executable '", executable, "'"));
+    }
+    const VirtioDevice::Environment around{environment.loop.loop(), environment.memory, router_, router_, environment.control};
+    ASSIGN_OR_RETURN(auto device, VirtioDevice::Create(around, std::move(options)));
+    RETURN_IF_ERROR(root_.Add(device->function()).status());
+    Log(LogLevel::kDebug, "vmm", absl::StrCat("started device '", device->name(), "' (pid ", device->pid(), ")"));
+    devices_.push_back(std::move(device));
+  }
+  return absl::OkStatus();
+}
+
+void VirtioMachine::Shutdown() {
+  for (const auto& device : devices_) device->Shutdown();
+}
+
+}  // namespace vmm
