@@ -332,7 +332,6 @@ def main(arguments):
     show_counts(counts, names)
     for line, times_said in collections.Counter(complaints).items():
         print(f"remark: {line}" + (f" ({times_said} times)" if times_said > 1 else ""))
-    # A machine that the emulated host ended by a triple fault (lab/README.md) has had its bursts again.
     bad = [line for line in complaints if line.startswith("vmm ") and re.search("not ok|Bail out|exit status -", line)]
     missing = [name for name in names if name.startswith("vmm ") and
                any("lost" not in found[burst].results for burst in BURSTS for found in [*times[name], counts[name]])]

@@ -13,7 +13,7 @@ import harness
 from harness import Vm
 
 
-class BootTest(harness.TestCase):
+class BootTest(unittest.TestCase):
     def power_off(self, vm):
         vm.type("poweroff")
         self.assertEqual(vm.end(), 0, vm.errors)

@@ -88,8 +88,6 @@ def make_case(guest, processors, backing):
         @classmethod
         def setUpClass(cls):
             cls.outcome = Outcome(guest, processors, backing)
-            if harness.is_flake(cls.outcome.errors, cls.__name__):
-                cls.outcome = Outcome(guest, processors, backing)
 
         def test__the_guest_ran_to_its_end(self):
             self.assertEqual(self.outcome.ended, registered(guest), self.outcome.tail())

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import termios
 import time
-import unittest
 
 VMM = os.environ["VMM_BINARY"]
 GUEST = os.environ["VMM_GUEST"]  # the folder that examples/linux makes
@@ -20,43 +19,10 @@ PROMPT = "guest# "
 LIMIT = float(os.environ.get("VMM_TEST_LIMIT", "180"))
 
 
-# The lab's emulator has ended guests by triple faults of its own making (lab/README.md). There, and there only, a test that meets
-# one is run once more, and says so; a fourth in one run is ours.
-FLAKES_ALLOWED = 3 if os.environ.get("VMM_LAB") else 0
-flakes = 0
-TRIPLE_FAULT = "had a triple fault"
-
-
-def is_flake(errors, what):
-    """Whether `what` may be run once more, because the machine that said `errors` had an unexpected triple fault."""
-    global flakes
-    if TRIPLE_FAULT not in errors or flakes >= FLAKES_ALLOWED:
-        return False
-    flakes += 1
-    print(f"LAB: {what} met a triple fault, number {flakes} of this run, and is run once more", flush=True)
-    return True
-
-
-class TestCase(unittest.TestCase):
-    """Tests whose machines triple-fault only where they say so."""
-
-    def _callTestMethod(self, method):  # unittest's own hook around the method alone
-        Vm.made.clear()
-        try:
-            method()
-        except AssertionError:
-            if not is_flake("".join(vm.errors for vm in Vm.made), self.id()):
-                raise
-            method()
-
-
 class Vm:
     """vmm run with the example's configuration and further flags."""
 
-    made = []  # by the test that runs
-
     def __init__(self, *flags, terminal=False, config=None, check=True, command=None):
-        Vm.made.append(self)
         config = config or os.path.join(GUEST, "vm.textproto")
         command = command or [VMM, "run", "--config", config, *flags]  # or another monitor, whose console is its output
         self.text = ""

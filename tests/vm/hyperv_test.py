@@ -4,11 +4,10 @@ import re
 import time
 import unittest
 
-import harness
 from harness import Vm
 
 
-class HypervTest(harness.TestCase):
+class HypervTest(unittest.TestCase):
     def machine(self, backing, count):
         return Vm("--hyperv.enabled=true", f"--hyperv.backing={backing}", f"--processors.count={count}", "--logging.level=DEBUG")
 

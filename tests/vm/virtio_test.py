@@ -22,7 +22,7 @@ from harness import Vm
 MIB = 1 << 20
 
 
-class VirtioTest(harness.TestCase):
+class VirtioTest(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
