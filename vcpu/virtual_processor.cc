@@ -90,7 +90,6 @@ absl::Status VirtualProcessor::Start() {
   ::pthread_attr_destroy(&attributes);
   if (error != 0) return ErrnoStatus(error, absl::StrCat("start thread of virtual processor ", vcpu_->index()));
   started_ = true;
-  ::pthread_setname_np(thread_, absl::StrCat("vp-", vcpu_->index()).c_str());
   return absl::OkStatus();
 }
 
@@ -127,9 +126,20 @@ void* VirtualProcessor::ThreadMain(void* self) {
   ::pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
   auto* const processor = static_cast<VirtualProcessor*>(self);
   processor->thread_id_.store(static_cast<int>(::syscall(SYS_gettid)), std::memory_order_relaxed);
-  processor->RunLoop();
+  // Not by whoever starts it: naming another thread opens a file.
+  ::pthread_setname_np(::pthread_self(), absl::StrCat("vp-", processor->vcpu_->index()).c_str());
+  if (processor->Confine()) processor->RunLoop();
   if (processor->environment_.requests != nullptr) processor->environment_.requests->Leave(processor->vcpu_->index());
   return nullptr;
+}
+
+bool VirtualProcessor::Confine() noexcept {
+  if (environment_.confine == nullptr) return true;
+  const absl::Status status = (*environment_.confine)();
+  if (status.ok()) return true;
+  environment_.control.RequestEnd(MachineEnd::kInternalError,
+                                  absl::StrCat("virtual processor ", vcpu_->index(), ": ", status.message()));
+  return false;
 }
 
 void VirtualProcessor::RunLoop() noexcept {

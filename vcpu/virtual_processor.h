@@ -27,6 +27,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -64,6 +65,8 @@ class VirtualProcessor final : public VpKick {
     // OUT of one byte from AL to this port is a hypercall. The guest's code is `nop; out imm8, al`: a call that is to be made
     // again continues at the nop, because KVM skips the OUT only where RIP still points at it.
     uint16_t hypercall_port = 0;
+    // The VP's thread calls it first, to give up what it does not need. An error ends the machine before the guest has run.
+    const std::function<absl::Status()>* confine = nullptr;
     // The machine's. RequestStop stops them all (the machine ends), the end of the thread leaves.
     VpRequests* requests = nullptr;
   };
@@ -97,6 +100,8 @@ class VirtualProcessor final : public VpKick {
   VirtualProcessor(std::unique_ptr<kvm::Vcpu> vcpu, Environment environment)
       : vcpu_(std::move(vcpu)), environment_(environment) {}
   static void* ThreadMain(void* self);
+  // False: the machine ends.
+  [[nodiscard]] bool Confine() noexcept;
   void RunLoop() noexcept;
   // False: the machine ends.
   [[nodiscard]] bool HandleExit() noexcept;

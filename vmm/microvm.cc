@@ -9,10 +9,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "base/errno_status.h"
 #include "base/event_fd.h"
 #include "base/log.h"
+#include "base/notification.h"
 #include "base/owned_fd.h"
 #include "base/status_macros.h"
 #include "devices/cpuid_leaf.h"
@@ -39,6 +39,9 @@
 #include "memory/layout.h"
 #include "memory/ram_mapping.h"
 #include "sandbox/child_process.h"
+#include "sandbox/confine.h"
+#include "sandbox/jail_options.h"
+#include "sandbox/spawner.h"
 #include "vcpu/cpuid.h"
 #include "vcpu/virtual_processor.h"
 #include "vcpu/vp_requests.h"
@@ -46,6 +49,7 @@
 #include "vmm/boot/boot_layout.h"
 #include "vmm/boot/load_kernel.h"
 #include "vmm/boot/reset_stub.h"
+#include "vmm/confine/confine_monitor.h"
 #include "vmm/hyperv/hyperv_machine.h"
 #include "vmm/machine/boot_state.h"
 #include "vmm/machine/machine_event_loop.h"
@@ -77,6 +81,7 @@ class MicroVmImpl final : public MicroVm {
   absl::Status Build();
   absl::Status Start() override;
   EndReport Wait() override;
+  absl::Status ConfineCaller() override;
   void Stop() noexcept override;
   MicroVmStats stats() const override;
 
@@ -90,14 +95,25 @@ class MicroVmImpl final : public MicroVm {
   absl::Status FinishSerial();
   absl::Status LoadGuest(BootEntry& entry);
   absl::Status BuildProcessors(const BootEntry& entry);
+  absl::Status Prepare();
+  absl::Status StartThreads();
   void OnDeviceFailed(OnFailure policy, const std::string& message);
   // Who finds no kvmclock needs another clock.
   [[nodiscard]] bool has_rtc() const { return config_.hyperv.enabled || config_.machine == MachineKind::kTest; }
+  [[nodiscard]] ConfinementNeeds confinement_needs() const {
+    return {.locks_memory = config_.memory.lock, .foreign_device_ids = config_.sandbox.waive_namespaces};
+  }
   // On the event-loop thread, once.
   void End();
 
   const VmConfig config_;
   const Options options_;
+  // No processor enters the guest before the thread that is confined last has been.
+  const std::function<absl::Status()> confine_vp_ = [this]() -> absl::Status {
+    RETURN_IF_ERROR(FilterVpThread(config_.monitor));
+    loop_confined_.Wait();
+    return loop_confined_status_;
+  };
 
   // Members die from the last to the first: processors before the buses and devices that they call, those before the
   // loop thread that watches the device processes, all before the VM and the memory under it.
@@ -117,7 +133,7 @@ class MicroVmImpl final : public MicroVm {
   // Made and destroyed on the loop's thread, while Build loads the kernel: who waits for serial_started_ sees both.
   std::unique_ptr<SerialDevice> serial_;
   absl::Status serial_status_;
-  absl::Notification serial_started_;
+  Notification serial_started_;
   bool serial_failed_ = false;  // the loop's thread's
   std::unique_ptr<VirtioMachine> virtio_;  // destroyed on the loop's thread too
   IoBus ports_;
@@ -127,8 +143,11 @@ class MicroVmImpl final : public MicroVm {
   // Before the processors, which it kicks; their threads have ended by then.
   std::unique_ptr<HypervMachine> hyperv_;
   std::unique_ptr<HypervTestDevice> hyperv_test_device_;
-  bool started_ = false;  // owner's
-  absl::Notification ended_;
+  absl::Status loop_confined_status_;  // before the notification, the loop's thread's
+  Notification loop_confined_;
+  bool prepared_ = false;  // owner's
+  bool started_ = false;   // owner's
+  Notification ended_;
 };
 
 absl::Status MicroVmImpl::Build() {
@@ -248,7 +267,7 @@ absl::Status MicroVmImpl::BeginSerial() {
 }
 
 absl::Status MicroVmImpl::FinishSerial() {
-  serial_started_.WaitForNotification();
+  serial_started_.Wait();
   RETURN_IF_ERROR(serial_status_);
   Log(LogLevel::kDebug, "vmm", absl::StrCat("started device 'serial' (pid ", serial_->pid(), ")"));
   return ports_.Add(kSerialPort, kSerialPorts, "serial", serial_->device());
@@ -324,6 +343,7 @@ absl::Status MicroVmImpl::BuildProcessors(const BootEntry& entry) {
     // Processor 0 is the bootstrap processor; KVM keeps the others waiting for the guest's INIT and SIPI.
     if (index == 0) RETURN_IF_ERROR(SetBootState(*vcpu, entry));
     VirtualProcessor::Environment environment{.ports = ports_, .memory = mmio_, .control = *lifecycle_};
+    if (options_.confine) environment.confine = &confine_vp_;
     if (hyperv_ != nullptr) {
       environment.guest = &hyperv_->guest(index);
       environment.hypercall_port = kHvHypercallPort;
@@ -338,18 +358,41 @@ absl::Status MicroVmImpl::BuildProcessors(const BootEntry& entry) {
 absl::Status MicroVmImpl::Start() {
   if (started_) return absl::FailedPreconditionError("start the machine: it has been started before");
   absl::Status status;
+  RETURN_IF_ERROR(Prepare());
+  TellWaivedConfinement(options_.confine ? config_.monitor : MonitorJailOptions{}, config_.sandbox);
   // On the loop's thread, as End is: a guest that ends the machine at once finds its processors all started or none.
   loop_->RunThere([&] {
     status = loop_->loop().Watch(lifecycle_->end_fd(), EPOLLIN, [this](uint32_t) { End(); });
     started_ = status.ok();
-    for (const auto& processor : processors_) {
-      if (status.ok()) status = processor->Start();
-    }
+    if (status.ok()) status = StartThreads();
+    loop_confined_status_ = status;
+    loop_confined_.Notify();
     if (!status.ok()) lifecycle_->RequestEnd(MachineEnd::kInternalError, status.message());
   });
   RETURN_IF_ERROR(status);
   Log(LogLevel::kDebug, "vmm", absl::StrCat("started ", config_.processors, " virtual processor(s)"));
   return absl::OkStatus();
+}
+
+absl::Status MicroVmImpl::StartThreads() {
+  // The processors' threads inherit it; each puts its own filter on, and no thread is started after this one's.
+  if (options_.confine) RETURN_IF_ERROR(DropPrivileges(config_.monitor, confinement_needs()));
+  for (const auto& processor : processors_) RETURN_IF_ERROR(processor->Start());
+  return options_.confine ? FilterMonitorThread(config_.monitor) : absl::OkStatus();
+}
+
+// What only a thread without a filter can do.
+absl::Status MicroVmImpl::Prepare() {
+  if (!options_.confine || std::exchange(prepared_, true)) return absl::OkStatus();
+  return PrepareConfinement(config_.monitor, confinement_needs());
+}
+
+absl::Status MicroVmImpl::ConfineCaller() {
+  if (!options_.confine) return absl::FailedPreconditionError("confine the caller: the machine is not confined itself");
+  RETURN_IF_ERROR(Prepare());
+  if (!config_.monitor.waive_undumpable) RETURN_IF_ERROR(MakeUndumpable());
+  RETURN_IF_ERROR(DropPrivileges(config_.monitor, confinement_needs()));
+  return FilterMonitorThread(config_.monitor);
 }
 
 void MicroVmImpl::End() {
@@ -374,7 +417,7 @@ void MicroVmImpl::End() {
 
 EndReport MicroVmImpl::Wait() {
   if (!started_) return {MachineEnd::kStopped, "never started"};
-  ended_.WaitForNotification();
+  ended_.Wait();
   return lifecycle_->report();
 }
 
@@ -409,7 +452,7 @@ MicroVmStats MicroVmImpl::stats() const {
 MicroVmImpl::~MicroVmImpl() {
   if (started_) {
     Stop();
-    ended_.WaitForNotification();
+    ended_.Wait();
   }
   // A device process belongs to the thread that started it.
   if (loop_ != nullptr) {
@@ -439,6 +482,8 @@ bool RunDeviceProcess(int argc, char** argv, int& exit_code) {
     exit_code = RunConsoleDevice(argc, argv);
   } else if (kind == "rng") {
     exit_code = RunRngDevice(argc, argv);
+  } else if (kind == "spawner") {
+    exit_code = RunSpawner();
   } else {
     return false;
   }

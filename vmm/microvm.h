@@ -7,8 +7,9 @@
 //          PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED the host lacks something; RESOURCE_EXHAUSTED, UNAVAILABLE
 //          not to be had; else our fault. ExitStatusOf in vmm/cli/exit_status.h maps them.
 //
-// Signals: SIGRTMIN is ours (an empty handler); everything else is left to the program. A device process is a re-execution
-// of `device_executable`, whose main must call RunDeviceProcess when it is started as `... device KIND ...`.
+// Signals: SIGRTMIN is ours (an empty handler), and SIGSYS where a machine is confined; everything else is left to the
+// program. A device process is a re-execution of `device_executable`, whose main must call RunDeviceProcess when it is
+// started as `... device KIND ...`.
 #ifndef VMM_VMM_MICROVM_H_
 #define VMM_VMM_MICROVM_H_
 
@@ -55,6 +56,9 @@ class MicroVm {
     std::string device_executable;
     // The person at the terminal may end the machine by Ctrl-A x.
     bool interactive = false;
+    // Start shuts the machine's own threads in for good (vmm/confine): no capability, no file, a system call filter, but for what
+    // VmConfig::monitor waives. SIGSYS is then ours too. The program's other threads are the program's: ConfineCaller.
+    bool confine = false;
   };
 
   static absl::StatusOr<std::unique_ptr<MicroVm>> Create(const VmConfig& config, Options options);
@@ -65,6 +69,9 @@ class MicroVm {
   // Until the machine has ended and its device processes are gone. A second call returns the same at once, as does a call
   // for a machine that was never started.
   virtual EndReport Wait() = 0;
+  // With Options::confine, between Create and Start: the same for the calling thread, and the process not dumpable. Only for a
+  // program that does nothing else from then on: opening a file ends it.
+  virtual absl::Status ConfineCaller() = 0;
   // Ends the machine as if its plug were pulled. Idempotent. Before Start: the machine ends as soon as it is started.
   virtual void Stop() noexcept = 0;
   [[nodiscard]] virtual MicroVmStats stats() const = 0;

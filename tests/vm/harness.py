@@ -22,9 +22,9 @@ LIMIT = float(os.environ.get("VMM_TEST_LIMIT", "180"))
 class Vm:
     """vmm run with the example's configuration and further flags."""
 
-    def __init__(self, *flags, terminal=False, config=None, check=True, command=None):
+    def __init__(self, *flags, terminal=False, config=None, check=True, command=None, prefix=(), pass_fds=()):
         config = config or os.path.join(GUEST, "vm.textproto")
-        command = command or [VMM, "run", "--config", config, *flags]  # or another monitor, whose console is its output
+        command = command or [*prefix, VMM, "run", "--config", config, *flags]  # or another monitor, whose console is its output
         self.text = ""
         self.seen = 0
         self.commands = 0
@@ -40,7 +40,7 @@ class Vm:
             self.output, self.input = self.master, self.master
         else:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=subprocess.PIPE, start_new_session=True)
+                                            stderr=subprocess.PIPE, start_new_session=True, pass_fds=pass_fds)
             self.output, self.input = self.process.stdout.fileno(), self.process.stdin.fileno()
         self.error_fd = self.process.stderr.fileno()
         os.set_blocking(self.error_fd, False)

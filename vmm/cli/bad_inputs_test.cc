@@ -112,6 +112,8 @@ std::vector<BadInput> Rows() {
       Good("options of a disabled serial port", "devices { serial { disabled: true output: NULL } }", {"devices.serial.output: contradicts devices.serial.disabled"}),
       Good("serial output over the kernel", "devices { serial { output: FILE path: \"kernel\" } }", {"devices.serial.path: is the same file as boot.kernel"}),
       Good("layer waived twice", "sandbox { waive: [SECCOMP, SECCOMP] }", {"sandbox.waive[1]: names a layer twice (SECCOMP)"}),
+      Good("layer of the monitor waived twice", "sandbox { monitor { waive: [LANDLOCK, LANDLOCK] } }", {"sandbox.monitor.waive[1]: names a layer twice (LANDLOCK)"}),
+      Good("layer that the monitor has not", "sandbox { monitor { waive: NAMESPACES } }", {"sandbox.monitor.waive[0]: is \"NAMESPACES\", not one of LAYER_UNSPECIFIED, SECCOMP, LANDLOCK, CAPABILITIES, UNDUMPABLE"}),
       Good("log of a waived filter", "sandbox { mode: LOG waive: SECCOMP }", {"sandbox.mode: is LOG and contradicts sandbox.waive"}),
       Good("backing of a Hyper-V interface that is off", "machine: TEST\nhyperv { enabled: false backing: OWN }", {"vm.textproto:4: hyperv.backing: contradicts hyperv.enabled, which is false"}),
       Config("Hyper-V interface over reserved pages", "memory { size_mib: 64 huge_pages: SIZE_2M } boot { kernel: \"kernel\" } hyperv { enabled: true }", {"hyperv.enabled: contradicts memory.huge_pages"}),

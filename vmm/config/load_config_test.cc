@@ -75,6 +75,8 @@ TEST_F(LoadConfigTest, MinimalConfigurationGetsTheDocumentedDefaults) {
   EXPECT_FALSE(config.hyperv.enabled);
   EXPECT_FALSE(config.sandbox.log_only);
   EXPECT_FALSE(config.sandbox.waive_seccomp);
+  EXPECT_FALSE(config.monitor.log_only);
+  EXPECT_TRUE(WaivedLayers(config.monitor).empty());
   EXPECT_EQ(config.logging.level, LogLevel::kInfo);
 }
 
@@ -87,7 +89,7 @@ TEST_F(LoadConfigTest, EveryFieldReachesThePlainStruct) {
       devices { serial { output: FILE path: "out" on_failure: DETACH } pvpanic { disabled: true } debug_port { enabled: true } }
       machine: STANDARD
       hyperv { enabled: true backing: OWN }
-      sandbox { mode: LOG waive: [NAMESPACES, EMPTY_ROOT] }
+      sandbox { mode: LOG waive: [NAMESPACES, EMPTY_ROOT] monitor { waive: [UNDUMPABLE, LANDLOCK] } }
       logging { level: DEBUG format: JSON file: "log" })"));
   const VmConfig& config = loaded.config;
   EXPECT_EQ(config.name, "box_1");
@@ -105,6 +107,8 @@ TEST_F(LoadConfigTest, EveryFieldReachesThePlainStruct) {
   EXPECT_TRUE(config.hyperv.enabled);
   EXPECT_EQ(config.hyperv.backing, HypervBacking::kOwn);
   EXPECT_TRUE(config.sandbox.log_only);
+  EXPECT_TRUE(config.monitor.log_only);
+  EXPECT_EQ(WaivedLayers(config.monitor), (std::vector<absl::string_view>{"LANDLOCK", "UNDUMPABLE"}));
   EXPECT_TRUE(config.sandbox.waive_namespaces);
   EXPECT_TRUE(config.sandbox.waive_empty_root);
   EXPECT_FALSE(config.sandbox.waive_seccomp);
@@ -281,6 +285,9 @@ TEST_F(LoadConfigTest, ContradictionsAreRefused) {
   EXPECT_EQ(Problem(base_ + "sandbox { waive: SECCOMP\nwaive: SECCOMP }"),
             "f:4: sandbox.waive[1]: names a layer twice (SECCOMP)");
   EXPECT_THAT(Problem(base_ + "sandbox { waive: LAYER_UNSPECIFIED }"), HasSubstr("sandbox.waive[0]: names no layer"));
+  EXPECT_EQ(Problem(base_ + "sandbox { monitor { waive: SECCOMP\nwaive: SECCOMP } }"),
+            "f:4: sandbox.monitor.waive[1]: names a layer twice (SECCOMP)");
+  EXPECT_THAT(Problem(base_ + "sandbox { monitor { waive: LAYER_UNSPECIFIED } }"), HasSubstr("sandbox.monitor.waive[0]: names no layer"));
   EXPECT_THAT(Problem(base_ + "sandbox { waive: NAMESPACES }"), HasSubstr("sandbox.waive: names NAMESPACES but not EMPTY_ROOT"));
   EXPECT_THAT(Problem(base_ + "devices { serial { output: FILE path: \"a\" } } logging { file: \"a\" }"),
               HasSubstr("logging.file: is the same file as devices.serial.path"));

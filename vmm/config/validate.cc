@@ -448,7 +448,7 @@ class Validator final {
   void Sandbox() {
     config::Sandbox& sandbox = *message_.mutable_sandbox();
     if (!sandbox.has_mode()) sandbox.set_mode(config::Sandbox::ENFORCE);
-    result_.sandbox.log_only = sandbox.mode() == config::Sandbox::LOG;
+    result_.sandbox.log_only = result_.monitor.log_only = sandbox.mode() == config::Sandbox::LOG;
     std::set<int> seen;
     for (int i = 0; i < sandbox.waive_size(); ++i) {
       const config::Sandbox::Layer layer = sandbox.waive(i);
@@ -469,6 +469,26 @@ class Validator final {
     }
     if (result_.sandbox.log_only && result_.sandbox.waive_seccomp) {
       Report("sandbox.mode", "is LOG and contradicts sandbox.waive, which leaves SECCOMP out");
+    }
+    Monitor(sandbox.monitor());
+  }
+
+  void Monitor(const config::MonitorSandbox& monitor) {
+    std::set<int> seen;
+    for (int i = 0; i < monitor.waive_size(); ++i) {
+      const config::MonitorSandbox::Layer layer = monitor.waive(i);
+      const std::string path = absl::StrCat("sandbox.monitor.waive[", i, "]");
+      if (!seen.insert(layer).second) {
+        Report(path, absl::StrCat("names a layer twice (", config::MonitorSandbox::Layer_Name(layer), ")"));
+      }
+      switch (layer) {
+        case config::MonitorSandbox::SECCOMP: result_.monitor.waive_seccomp = true; break;
+        case config::MonitorSandbox::LANDLOCK: result_.monitor.waive_landlock = true; break;
+        case config::MonitorSandbox::CAPABILITIES: result_.monitor.waive_capabilities = true; break;
+        case config::MonitorSandbox::UNDUMPABLE: result_.monitor.waive_undumpable = true; break;
+        case config::MonitorSandbox::LAYER_UNSPECIFIED: Report(path, "names no layer (LAYER_UNSPECIFIED)"); break;
+        default: break;  // CheckShape has refused it
+      }
     }
   }
 

@@ -74,6 +74,7 @@ struct VmConfig {
   } hyperv;
 
   SandboxOptions sandbox;
+  MonitorJailOptions monitor;
 
   struct {
     LogLevel level = LogLevel::kInfo;

@@ -7,14 +7,17 @@
 
 #include <cerrno>
 #include <optional>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/owned_fd.h"
+#include "sandbox/violation.h"
 #include "vmm/cli/cli.h"
 #include "vmm/cli/exit_status.h"
 #include "vmm/microvm.h"
+#include "vmm/run/inherited_fds.h"
 #include "vmm/run/terminal.h"
 
 namespace vmm {
@@ -68,6 +71,7 @@ int WaitForEnd(int signal_fd, int end_fd, MicroVm& vm, RawTerminal* terminal) {
 }  // namespace
 
 int RunMachine(const VmConfig& config) {
+  const std::vector<int> inherited = InheritedFds();
   absl::StatusOr<OwnedFd> signals = TakeSignals();
   absl::StatusOr<EventFd> end = EventFd::Create();
   if (!signals.ok() || !end.ok()) {
@@ -77,6 +81,15 @@ int RunMachine(const VmConfig& config) {
   const bool owns_terminal = config.serial.enabled && config.serial.output == SerialOutput::kStdio;
   MicroVm::Options options;
   options.on_end = [&end](const EndReport&) { end->Signal(); };
+#ifdef VMM_DYNAMIC_LINK
+  Log(LogLevel::kWarning, "sandbox", "this is a sanitizer build: the monitor is not confined");
+  const bool confine = false;
+#else
+  // Their processes are started again, and connections made again, by the event loop itself, which a confined one cannot: vmm/confine.
+  const bool confine = config.blocks.empty() && config.console.output == ConsoleOutput::kNone && !config.rng.enabled;
+  if (!confine) Log(LogLevel::kWarning, "sandbox", "this machine has virtio devices: its monitor is not confined yet");
+#endif
+  options.confine = confine;
   options.interactive = owns_terminal && ::isatty(STDIN_FILENO) != 0;
   auto vm = MicroVm::Create(config, std::move(options));
   if (!vm.ok()) {
@@ -85,7 +98,12 @@ int RunMachine(const VmConfig& config) {
   }
   std::optional<RawTerminal> terminal;
   if (owns_terminal) terminal.emplace();
-  if (const absl::Status started = (*vm)->Start(); !started.ok()) {
+  // What the configuration names by number or path has been opened by now.
+  if (confine) CloseInherited(inherited);
+  absl::Status started;
+  if (confine) started = (*vm)->ConfineCaller();
+  if (started.ok()) started = (*vm)->Start();
+  if (!started.ok()) {
     terminal.reset();
     PrintProblem(STDERR_FILENO, started);
     return ExitStatusOf(started);
@@ -96,6 +114,9 @@ int RunMachine(const VmConfig& config) {
   vm->reset();
   terminal.reset();
   LogStats(stats);
+  if (const int calls = ViolationsLetThrough(); calls > 0) {
+    Log(LogLevel::kWarning, "sandbox", absl::StrCat(calls, " different system calls outside the monitor's policies were let through"));
+  }
   // A guest that ended by itself before the signal came has its own status.
   if (signal != 0 && report.end == MachineEnd::kStopped) {
     Log(LogLevel::kInfo, "vmm", absl::StrCat("stopped by signal ", signal));

@@ -52,7 +52,7 @@ RawTerminal::~RawTerminal() {
   // TCSANOW: a terminal that takes no output (Ctrl-S, a dead line) must not keep the program from ending.
   if (InForeground()) ::tcsetattr(STDIN_FILENO, TCSANOW, &g_saved);
   SetLogCarriageReturn(false);
-  for (const int signal : kCrashSignals) ::signal(signal, SIG_DFL);
+  // The handlers stay: giving back once more changes nothing, and the monitor may not change dispositions any more.
 }
 
 }  // namespace vmm
