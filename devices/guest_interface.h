@@ -9,7 +9,9 @@
 #define VMM_DEVICES_GUEST_INTERFACE_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace vmm {
 
@@ -48,6 +50,17 @@ class GuestInterface {
   [[nodiscard]] virtual bool WriteMsr(uint32_t msr, uint64_t value) noexcept = 0;
   [[nodiscard]] virtual HypercallOutcome Hypercall(HypercallRegisters& registers, XmmAccess& xmm) noexcept = 0;
 
+  // An access that KVM found no memory for. True: it was to a page of this level's own processor (its local APIC), or to RAM that a
+  // higher level refuses, and has been dealt with; a read's answer is in `data`.
+  [[nodiscard]] virtual bool AccessOwnPage(uint64_t /*guest_gpa*/, std::span<std::byte> /*data*/, bool /*write*/) noexcept {
+    return false;
+  }
+  // HLT, of a level without a local APIC in the kernel: the processor is behind it.
+  virtual void OnHalt() noexcept {}
+
+  // KVM could not reach memory. True: a higher trust level refuses the access and has been told, or nobody refuses it any more; the
+  // processor goes on from LevelScheduler::BeforeEntry. False: OnInaccessibleMemory is asked.
+  [[nodiscard]] virtual bool OnRefusedMemory() noexcept { return false; }
   // KVM could not reach memory, without saying where. True: the guest wrote to a page that it may only read, and gets #GP(0).
   [[nodiscard]] virtual bool OnInaccessibleMemory() noexcept = 0;
 

@@ -3,6 +3,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -215,6 +217,56 @@ absl::Status Vcpu::EnableCap(uint32_t capability, uint64_t argument) {
     return KvmStatus(errno, absl::StrCat("enable KVM capability ", capability, " on vCPU ", index_));
   }
   return absl::OkStatus();
+}
+
+bool Vcpu::KeepException() noexcept {
+  kvm_vcpu_events events{};
+  if (Ioctl(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) return false;
+  if (events.exception.pending == 0) return true;
+  events.exception.injected = 1;
+  events.exception.pending = 0;
+  events.flags = 0;
+  return Ioctl(fd_.get(), KVM_SET_VCPU_EVENTS, &events) == 0;
+}
+
+bool Vcpu::Interrupt(uint8_t vector) noexcept {
+  const kvm_interrupt interrupt{.irq = vector};
+  return Ioctl(fd_.get(), KVM_INTERRUPT, &interrupt) == 0;
+}
+
+bool Vcpu::Nmi() noexcept { return Ioctl(fd_.get(), KVM_NMI, 0UL) == 0; }
+
+bool Vcpu::HasDeliverableInterrupt() noexcept {
+  constexpr uint64_t kRflagsIf = 1 << 9;
+  constexpr size_t kTpr = 0x80, kIsr = 0x100, kIrr = 0x200;
+  if ((run_->s.regs.regs.rflags & kRflagsIf) == 0) return false;
+  kvm_lapic_state apic{};
+  if (Ioctl(fd_.get(), KVM_GET_LAPIC, &apic) != 0) return false;
+  const auto word = [&apic](size_t offset) {
+    uint32_t value;
+    std::memcpy(&value, apic.regs + offset, sizeof(value));
+    return value;
+  };
+  // The highest of 256 bits in eight words, one each 16 bytes.
+  const auto highest = [&word](size_t base) {
+    for (uint32_t n = 8; n-- > 0;) {
+      const uint32_t bits = word(base + 16 * n);
+      if (bits != 0) return 32 * n + 31 - static_cast<uint32_t>(std::countl_zero(bits));
+    }
+    return uint32_t{0};
+  };
+  return highest(kIrr) >> 4 > std::max(word(kTpr) >> 4 & 0xf, highest(kIsr) >> 4);
+}
+
+bool Vcpu::GetDebugRegs(kvm_debugregs& out) const noexcept { return Ioctl(fd_.get(), KVM_GET_DEBUGREGS, &out) == 0; }
+bool Vcpu::SetDebugRegs(const kvm_debugregs& registers) noexcept {
+  return Ioctl(fd_.get(), KVM_SET_DEBUGREGS, &registers) == 0;
+}
+bool Vcpu::GetXcrs(kvm_xcrs& out) const noexcept { return Ioctl(fd_.get(), KVM_GET_XCRS, &out) == 0; }
+bool Vcpu::SetXcrs(const kvm_xcrs& xcrs) noexcept { return Ioctl(fd_.get(), KVM_SET_XCRS, &xcrs) == 0; }
+
+bool Vcpu::FetchSyncedRegs() noexcept {
+  return Ioctl(fd_.get(), KVM_GET_REGS, &run_->s.regs.regs) == 0 && Ioctl(fd_.get(), KVM_GET_SREGS, &run_->s.regs.sregs) == 0;
 }
 
 absl::StatusOr<uint64_t> Vcpu::GetTscOffset() const {

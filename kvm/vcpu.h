@@ -88,6 +88,14 @@ class Vcpu final {
   // The exception is the next thing that happens to the guest, at the RIP that it has by then. One that was on its way makes
   // it a double fault, as in a processor that meets a second; a second double fault is refused. False: refused, by KVM or so.
   [[nodiscard]] bool InjectException(uint8_t vector, std::optional<uint32_t> error_code) noexcept;
+  // An exception that KVM would forget when dirty registers are loaded (one that is pending, not yet on its way) is on its way after
+  // this. False: KVM refused.
+  [[nodiscard]] bool KeepException() noexcept;
+  // Without an interrupt controller in the kernel: the next Run delivers this vector. Requires run().ready_for_interrupt_injection
+  // of the last one, which said that nothing is on its way and that the guest's flags allow it. False: KVM refused.
+  [[nodiscard]] bool Interrupt(uint8_t vector) noexcept;
+  // A non-maskable interrupt; KVM holds it back while one is being handled. False: KVM refused.
+  [[nodiscard]] bool Nmi() noexcept;
   absl::Status EnableCap(uint32_t capability, uint64_t argument = 0);
   // KVM's synthetic interrupt controller: before its routes are made. Turns SCONTROL on.
   absl::Status EnableSynic2() { return EnableCap(KVM_CAP_HYPERV_SYNIC2); }
@@ -96,13 +104,28 @@ class Vcpu final {
   absl::StatusOr<uint64_t> GetTscOffset() const;
   absl::Status SetTscOffset(uint64_t offset);
 
+  // With a local APIC in the kernel: the guest would take an interrupt at its next instruction, by its priority and its flags. Requires
+  // synced registers. False also where KVM does not tell.
+  [[nodiscard]] bool HasDeliverableInterrupt() noexcept;
+  // DR0 to DR3, DR6, DR7. False: KVM refused.
+  [[nodiscard]] bool GetDebugRegs(kvm_debugregs& out) const noexcept;
+  [[nodiscard]] bool SetDebugRegs(const kvm_debugregs& registers) noexcept;
+  // XCR0; nothing and no error where the host has no XSAVE. False: KVM refused.
+  [[nodiscard]] bool GetXcrs(kvm_xcrs& out) const noexcept;
+  [[nodiscard]] bool SetXcrs(const kvm_xcrs& xcrs) noexcept;
+
   // From the next exit on, synced_regs (and synced_sregs) hold the guest's registers, without a system call.
   void EnableSyncRegs(bool with_sregs) noexcept;
   [[nodiscard]] kvm_regs& synced_regs() noexcept { return run_->s.regs.regs; }
   [[nodiscard]] const kvm_sregs& synced_sregs() const noexcept { return run_->s.regs.sregs; }
+  [[nodiscard]] kvm_sregs& synced_sregs() noexcept { return run_->s.regs.sregs; }
+  // Both, by system calls: before the first Run, and after SetRegs and SetSregs. False: KVM refused.
+  [[nodiscard]] bool FetchSyncedRegs() noexcept;
   // The next Run begins with loading synced_regs, before it completes the last exit: an instruction is skipped only if RIP still
   // points at it.
   void MarkSyncedRegsDirty() noexcept { run_->kvm_dirty_regs |= KVM_SYNC_X86_REGS; }
+  // The same of synced_sregs: the next Run fails with EINVAL where the processor would refuse them.
+  void MarkSyncedSregsDirty() noexcept { run_->kvm_dirty_regs |= KVM_SYNC_X86_SREGS; }
   // Maps guest memory for all vCPUs as if this one had read it (the VM then has something to drop). False: no
   // KVM_CAP_PRE_FAULT_MEMORY, no nested paging, or no memory there.
   [[nodiscard]] bool PreFault(Gpa start, uint64_t bytes) noexcept;

@@ -89,21 +89,29 @@ absl::Status Vm::SetIrqLine(uint32_t gsi, bool level) {
 }
 
 bool Vm::SignalMsi(uint32_t apic_id, uint8_t vector) noexcept {
-  constexpr uint32_t kMsiBase = 0xfee0'0000, kDestinationShift = 12, kAllProcessors = 0xff;
+  constexpr uint32_t kAllProcessors = 0xff;
   if (apic_id >= kAllProcessors) return false;
+  return SignalMsi(
+      {.destination = static_cast<uint8_t>(apic_id), .logical = false, .level = false, .delivery_mode = 0, .vector = vector});
+}
+
+bool Vm::SignalMsi(const Msi& from) noexcept {
+  constexpr uint32_t kMsiBase = 0xfee0'0000, kLogical = 1 << 2, kDestinationShift = 12;
+  constexpr uint32_t kModeShift = 8, kAssert = 1 << 14, kLevel = 1 << 15;
   kvm_msi msi{};
-  msi.address_lo = kMsiBase | apic_id << kDestinationShift;
-  msi.data = vector;
+  msi.address_lo = kMsiBase | uint32_t{from.destination} << kDestinationShift | (from.logical ? kLogical : 0);
+  msi.data = from.vector | uint32_t{from.delivery_mode} << kModeShift | (from.level ? kLevel | kAssert : 0);
   return Ioctl(fd_.get(), KVM_SIGNAL_MSI, &msi) > 0;
 }
 
-absl::Status Vm::SetMsrFilter(std::span<const MsrRange> trapped) {
+absl::Status Vm::SetMsrFilter(std::span<const MsrRange> trapped, bool refused_exit) {
   if (trapped.size() > KVM_MSR_FILTER_MAX_RANGES) {
     return absl::InvalidArgumentError(absl::StrCat("filter MSRs: ", trapped.size(), " ranges, KVM takes ", KVM_MSR_FILTER_MAX_RANGES));
   }
   // FILTER alone: what the filter does not name is KVM's to answer, with #GP where it does not know it. The capability comes
   // first: a filter without it turns accesses into #GP.
-  RETURN_IF_ERROR(EnableCap(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER));
+  constexpr uint64_t kRefused = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN;
+  RETURN_IF_ERROR(EnableCap(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER | (refused_exit ? kRefused : 0)));
   kvm_msr_filter filter{};
   filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
   // A bit that is 0 traps. KVM looks at no bit beyond `nmsrs`, so zeros alone, as many as the longest range needs, do for all.

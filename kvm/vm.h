@@ -68,9 +68,19 @@ class Vm final {
   // One fixed, edge-triggered interrupt, in the local APIC when the call returns. False: no APIC has that id or it is off.
   // Ids above 254 would mean all processors, and are refused.
   [[nodiscard]] bool SignalMsi(uint32_t apic_id, uint8_t vector) noexcept;
+  // Any message of an I/O APIC's kind; `destination` as 8 bits of an xAPIC's. False: it names nobody who receives it.
+  struct Msi {
+    uint8_t destination;
+    bool logical;
+    bool level;
+    uint8_t delivery_mode;  // 0 fixed, 4 NMI
+    uint8_t vector;
+  };
+  [[nodiscard]] bool SignalMsi(const Msi& msi) noexcept;
 
-  // Replaces the filter. At most 16 ranges; accesses that KVM itself refuses elsewhere stay #GP and do not exit.
-  absl::Status SetMsrFilter(std::span<const MsrRange> trapped);
+  // Replaces the filter. At most 16 ranges. Accesses that KVM itself refuses elsewhere stay #GP, unless `refused_exit`: then they
+  // leave KVM too (x2APIC's are refused where there is no local APIC in the kernel).
+  absl::Status SetMsrFilter(std::span<const MsrRange> trapped, bool refused_exit = false);
 
   // kvmclock's time with the host's TSC and wall clock of the same moment, as far as `flags` says that it has them.
   absl::StatusOr<kvm_clock_data> GetClock() const;

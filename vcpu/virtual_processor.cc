@@ -24,6 +24,7 @@ int KickSignal() { return SIGRTMIN; }
 constexpr uint8_t kUndefinedOpcode = 6;
 constexpr uint8_t kGeneralProtection = 13;
 constexpr uint64_t kInvalidHypercallCode = 2;  // HV_STATUS
+constexpr uint64_t kOutBytes = 2;              // of `out imm8, al`
 
 // Fetched when a call first asks, stored by those that have output in there.
 class VcpuXmm final : public XmmAccess {
@@ -67,12 +68,21 @@ absl::Status InstallKickHandler() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<VirtualProcessor>> VirtualProcessor::Create(std::unique_ptr<kvm::Vcpu> vcpu,
-                                                                           Environment environment) {
+                                                                           Environment environment,
+                                                                           std::vector<UpperLevel> above) {
   static const absl::Status installed = InstallKickHandler();
   if (!installed.ok()) return installed;
   // Both register files: a hypercall looks at both, and no other exit to here is frequent.
-  if (environment.guest != nullptr) vcpu->EnableSyncRegs(/*with_sregs=*/true);
-  return std::unique_ptr<VirtualProcessor>(new VirtualProcessor(std::move(vcpu), environment));
+  std::vector<Level> levels;
+  levels.push_back({std::move(vcpu), environment.guest});
+  for (UpperLevel& level : above) levels.push_back(std::move(level));
+  if (levels.size() > SharedRegisters::kMaxLevels || (levels.size() > 1 && environment.scheduler == nullptr)) {
+    return absl::InternalError(absl::StrCat("make a virtual processor of ", levels.size(), " trust levels"));
+  }
+  for (const Level& level : levels) {
+    if (level.guest != nullptr) level.vcpu->EnableSyncRegs(/*with_sregs=*/true);
+  }
+  return std::unique_ptr<VirtualProcessor>(new VirtualProcessor(std::move(levels), environment));
 }
 
 VirtualProcessor::~VirtualProcessor() {
@@ -88,7 +98,7 @@ absl::Status VirtualProcessor::Start() {
   ::pthread_attr_setstacksize(&attributes, 256 * 1024);
   const int error = ::pthread_create(&thread_, &attributes, &ThreadMain, this);
   ::pthread_attr_destroy(&attributes);
-  if (error != 0) return ErrnoStatus(error, absl::StrCat("start thread of virtual processor ", vcpu_->index()));
+  if (error != 0) return ErrnoStatus(error, absl::StrCat("start thread of virtual processor ", vcpu().index()));
   started_ = true;
   return absl::OkStatus();
 }
@@ -104,7 +114,8 @@ void VirtualProcessor::Kick() noexcept {
   // acq_rel: releases the caller's work to the loop's exchange; acquires the loop's clearing of immediate_exit, so that our
   // setting of it is later.
   if (kicked_.exchange(true, std::memory_order_acq_rel)) return;
-  vcpu_->RequestExit();
+  for (const Level& level : levels_) level.vcpu->RequestExit();
+  if (environment_.scheduler != nullptr) kicked_.notify_one();
   // By the kernel's thread id, not the pthread_t, which is invalid after Join: at worst a later thread of ours has the number
   // and its system call is interrupted by a handler that does nothing.
   if (in_guest_.load(std::memory_order_seq_cst)) {
@@ -127,9 +138,10 @@ void* VirtualProcessor::ThreadMain(void* self) {
   auto* const processor = static_cast<VirtualProcessor*>(self);
   processor->thread_id_.store(static_cast<int>(::syscall(SYS_gettid)), std::memory_order_relaxed);
   // Not by whoever starts it: naming another thread opens a file.
-  ::pthread_setname_np(::pthread_self(), absl::StrCat("vp-", processor->vcpu_->index()).c_str());
+  ::pthread_setname_np(::pthread_self(), absl::StrCat("vp-", processor->vcpu().index()).c_str());
+  processor->FetchRegisters();
   if (processor->Confine()) processor->RunLoop();
-  if (processor->environment_.requests != nullptr) processor->environment_.requests->Leave(processor->vcpu_->index());
+  if (processor->environment_.requests != nullptr) processor->environment_.requests->Leave(processor->vcpu().index());
   return nullptr;
 }
 
@@ -138,27 +150,37 @@ bool VirtualProcessor::Confine() noexcept {
   const absl::Status status = (*environment_.confine)();
   if (status.ok()) return true;
   environment_.control.RequestEnd(MachineEnd::kInternalError,
-                                  absl::StrCat("virtual processor ", vcpu_->index(), ": ", status.message()));
+                                  absl::StrCat("virtual processor ", vcpu().index(), ": ", status.message()));
   return false;
+}
+
+// A level that has not run yet may be asked for its registers, or be switched to.
+void VirtualProcessor::FetchRegisters() noexcept {
+  if (environment_.scheduler == nullptr) return;
+  for (const Level& level : levels_) {
+    if (!level.vcpu->FetchSyncedRegs()) Fail("KVM does not tell registers");
+  }
 }
 
 void VirtualProcessor::RunLoop() noexcept {
   bool interrupted = true;
-  for (;;) {
+  while (!failed_) {
     if (interrupted || kicked_.load(std::memory_order_relaxed)) {
-      vcpu_->ClearExitRequest();
+      for (const Level& level : levels_) level.vcpu->ClearExitRequest();
       // acq_rel: the other side of Kick's. The clearing above is before it, PrepareToEnter and the look at stop_ after it.
       kicked_.exchange(false, std::memory_order_acq_rel);
       interrupted = false;
     }
     if (stop_.load(std::memory_order_acquire)) return;
-    if (environment_.guest != nullptr) {
-      environment_.guest->PrepareToEnter();
+    if (!PrepareToEnter()) {
       if (failed_) return;
+      kicked_.wait(false, std::memory_order_relaxed);
+      continue;
     }
     in_guest_.store(true, std::memory_order_seq_cst);
-    const kvm::RunResult result = vcpu_->Run();
+    const kvm::RunResult result = active_vcpu().Run();
     in_guest_.store(false, std::memory_order_release);
+    if (environment_.scheduler != nullptr) environment_.scheduler->AfterExit();
     switch (result) {
       case kvm::RunResult::kExit:
         unsettled_ = true;
@@ -174,10 +196,34 @@ void VirtualProcessor::RunLoop() noexcept {
         if (!HandleMemoryFault()) return;
         break;
       case kvm::RunResult::kError:
-        ReportFailure(absl::StrCat("KVM_RUN failed: ", std::strerror(vcpu_->last_error())));
+        ReportFailure(absl::StrCat("KVM_RUN failed: ", std::strerror(active_vcpu().last_error())));
         return;
     }
   }
+}
+
+bool VirtualProcessor::PrepareToEnter() noexcept {
+  if (environment_.scheduler != nullptr) return environment_.scheduler->BeforeEntry() == LevelScheduler::Turn::kRun && !failed_;
+  if (guest() != nullptr) guest()->PrepareToEnter();
+  return !failed_;
+}
+
+bool VirtualProcessor::SwitchTo(size_t level) noexcept {
+  if (level == active_) return !failed_;
+  if (!Settle()) return false;
+  // One that KVM holds back would be lost with the registers that are loaded when this level runs again.
+  if (!active_vcpu().KeepException() || !shared_.CarryOver(active_vcpu(), active_, *levels_[level].vcpu, level)) {
+    Fail("KVM does not carry registers from one trust level to another");
+    return false;
+  }
+  active_ = level;
+  Count(stats_.switches);
+  return true;
+}
+
+void VirtualProcessor::Fail(absl::string_view what) noexcept {
+  ReportFailure(what);
+  failed_ = true;
 }
 
 bool VirtualProcessor::Settle() noexcept {
@@ -185,8 +231,8 @@ bool VirtualProcessor::Settle() noexcept {
   if (in_exit_) return true;
   while (unsettled_ && !failed_) {
     // Stays set, so that a kick's is never cleared here: the loop's next KVM_RUN returns at once and clears it in its place.
-    vcpu_->RequestExit();
-    switch (vcpu_->Run()) {
+    active_vcpu().RequestExit();
+    switch (active_vcpu().Run()) {
       case kvm::RunResult::kExit:
         failed_ = !HandleExit();
         break;
@@ -198,8 +244,7 @@ bool VirtualProcessor::Settle() noexcept {
         failed_ = !HandleMemoryFault();
         break;
       case kvm::RunResult::kError:
-        ReportFailure(absl::StrCat("KVM_RUN failed: ", std::strerror(vcpu_->last_error())));
-        failed_ = true;
+        Fail(absl::StrCat("KVM_RUN failed: ", std::strerror(active_vcpu().last_error())));
         break;
     }
   }
@@ -207,15 +252,17 @@ bool VirtualProcessor::Settle() noexcept {
 }
 
 bool VirtualProcessor::HandleMemoryFault() noexcept {
-  if (environment_.guest != nullptr && environment_.guest->OnInaccessibleMemory()) return Inject(kGeneralProtection, 0);
+  Count(stats_.memory_fault);
+  if (guest() != nullptr && guest()->OnRefusedMemory()) return true;
+  if (guest() != nullptr && guest()->OnInaccessibleMemory()) return Inject(kGeneralProtection, 0);
   ReportFailure("KVM could not reach the guest memory that it was told to use");
   return false;
 }
 
 bool VirtualProcessor::Inject(uint8_t vector, std::optional<uint32_t> error_code) noexcept {
-  if (vcpu_->InjectException(vector, error_code)) return true;
+  if (active_vcpu().InjectException(vector, error_code)) return true;
   environment_.control.RequestEnd(MachineEnd::kTripleFault,
-                                  absl::StrCat("virtual processor ", vcpu_->index(), " had a fault in a double fault"));
+                                  absl::StrCat("virtual processor ", active_vcpu().index(), " had a fault in a double fault"));
   return false;
 }
 
@@ -227,7 +274,7 @@ bool VirtualProcessor::HandleExit() noexcept {
 }
 
 bool VirtualProcessor::DispatchExit() noexcept {
-  kvm_run& run = vcpu_->run();
+  kvm_run& run = active_vcpu().run();
   switch (run.exit_reason) {
     case KVM_EXIT_IO:
       if (IsHypercall()) return HandleHypercall();
@@ -252,7 +299,7 @@ bool VirtualProcessor::DispatchExit() noexcept {
       return true;
     case KVM_EXIT_SHUTDOWN:
       environment_.control.RequestEnd(MachineEnd::kTripleFault,
-                                      absl::StrCat("virtual processor ", vcpu_->index(), " had a triple fault"));
+                                      absl::StrCat("virtual processor ", active_vcpu().index(), " had a triple fault"));
       return false;
     case KVM_EXIT_SYSTEM_EVENT:
       switch (run.system_event.type) {
@@ -269,8 +316,13 @@ bool VirtualProcessor::DispatchExit() noexcept {
           ReportFailure(absl::StrCat("unknown system event ", run.system_event.type));
           return false;
       }
+    case KVM_EXIT_HLT:
+      Count(stats_.halt);
+      if (guest() != nullptr) guest()->OnHalt();
+      return true;
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
+    case KVM_EXIT_SET_TPR:
       Count(stats_.interrupted);
       return true;
     case KVM_EXIT_FAIL_ENTRY:
@@ -290,8 +342,8 @@ bool VirtualProcessor::DispatchExit() noexcept {
 }
 
 void VirtualProcessor::HandlePio() noexcept {
-  const auto& io = vcpu_->run().io;
-  const std::span<std::byte> data = vcpu_->io_data();
+  const auto& io = active_vcpu().run().io;
+  const std::span<std::byte> data = active_vcpu().io_data();
   if (data.empty()) return;
   // `count` is above 1 for string instructions: one access each, to the same port. A device may take its deadline for
   // each of thousands; who waits for this thread to stop waits for one.
@@ -305,14 +357,14 @@ void VirtualProcessor::HandlePio() noexcept {
 
 void VirtualProcessor::HandleMsr(bool write) noexcept {
   Count(stats_.msr);
-  auto& msr = vcpu_->run().msr;
+  auto& msr = active_vcpu().run().msr;
   bool known = false;
-  if (environment_.guest != nullptr) {
+  if (guest() != nullptr) {
     if (write) {
-      known = environment_.guest->WriteMsr(msr.index, msr.data);
+      known = guest()->WriteMsr(msr.index, msr.data);
     } else {
       uint64_t value = 0;
-      known = environment_.guest->ReadMsr(msr.index, value);
+      known = guest()->ReadMsr(msr.index, value);
       msr.data = value;
     }
   }
@@ -320,15 +372,15 @@ void VirtualProcessor::HandleMsr(bool write) noexcept {
 }
 
 bool VirtualProcessor::IsHypercall() const noexcept {
-  const auto& io = vcpu_->run().io;
-  return environment_.guest != nullptr && io.port == environment_.hypercall_port && io.direction == KVM_EXIT_IO_OUT &&
+  const auto& io = active_vcpu().run().io;
+  return guest() != nullptr && io.port == environment_.hypercall_port && io.direction == KVM_EXIT_IO_OUT &&
          io.size == 1 && io.count == 1;
 }
 
 bool VirtualProcessor::HandleHypercall() noexcept {
   constexpr uint64_t kEferLma = 1 << 10, kCr0Pe = 1, kRflagsVm = 1 << 17;
-  kvm_regs& regs = vcpu_->synced_regs();
-  const kvm_sregs& sregs = vcpu_->synced_sregs();
+  kvm_regs& regs = active_vcpu().synced_regs();
+  const kvm_sregs& sregs = active_vcpu().synced_sregs();
   HypercallRegisters call{.rax = regs.rax,
                           .rbx = regs.rbx,
                           .rcx = regs.rcx,
@@ -340,8 +392,8 @@ bool VirtualProcessor::HandleHypercall() noexcept {
                           .long_mode = (sregs.efer & kEferLma) != 0 && sregs.cs.l != 0,
                           .protected_mode = (sregs.cr0 & kCr0Pe) != 0 && (regs.rflags & kRflagsVm) == 0,
                           .cpl = sregs.ss.dpl};  // the processor's own place for it, and KVM's
-  VcpuXmm xmm(*vcpu_);
-  const HypercallOutcome outcome = environment_.guest->Hypercall(call, xmm);
+  VcpuXmm xmm(active_vcpu());
+  const HypercallOutcome outcome = guest()->Hypercall(call, xmm);
   if (outcome == HypercallOutcome::kNotOffered) {
     Count(stats_.pio);
     HandlePio();
@@ -357,24 +409,32 @@ bool VirtualProcessor::HandleHypercall() noexcept {
     regs.rdi = call.rdi;
     regs.r8 = call.r8;
   }
-  // kDone: RIP still is the OUT's, and KVM goes on behind it.
-  if (outcome != HypercallOutcome::kDone) regs.rip -= 1;
-  vcpu_->MarkSyncedRegsDirty();
+  switch (outcome) {
+    case HypercallOutcome::kDone: break;  // RIP still is the OUT's, and KVM goes on behind it
+    case HypercallOutcome::kSwitchVtl:
+      // Nothing is left for KVM to complete: another level may run, and look at these registers, before this one does.
+      regs.rip += kOutBytes;
+      unsettled_ = false;
+      break;
+    default: regs.rip -= 1; break;
+  }
+  active_vcpu().MarkSyncedRegsDirty();
   return outcome != HypercallOutcome::kUndefinedOpcode || Inject(kUndefinedOpcode, std::nullopt);
 }
 
 void VirtualProcessor::HandleMmio() noexcept {
-  auto& mmio = vcpu_->run().mmio;
+  auto& mmio = active_vcpu().run().mmio;
   const size_t bytes = mmio.len <= sizeof(mmio.data) ? mmio.len : sizeof(mmio.data);
   const std::span<std::byte> data(reinterpret_cast<std::byte*>(mmio.data), bytes);
+  if (guest() != nullptr && guest()->AccessOwnPage(mmio.phys_addr, data, mmio.is_write != 0)) return;
   const bool claimed = mmio.is_write != 0 ? environment_.memory.Write(mmio.phys_addr, data)
                                           : environment_.memory.Read(mmio.phys_addr, data);
   if (!claimed) Count(stats_.unclaimed);
 }
 
 void VirtualProcessor::ReportFailure(absl::string_view what) noexcept {
-  std::string text = absl::StrCat("virtual processor ", vcpu_->index(), ": ", what);
-  if (const auto regs = vcpu_->GetRegs(); regs.ok()) absl::StrAppend(&text, " (rip 0x", absl::Hex(regs->rip), ")");
+  std::string text = absl::StrCat("virtual processor ", active_vcpu().index(), ": ", what);
+  if (const auto regs = active_vcpu().GetRegs(); regs.ok()) absl::StrAppend(&text, " (rip 0x", absl::Hex(regs->rip), ")");
   environment_.control.RequestEnd(MachineEnd::kInternalError, text);
 }
 

@@ -1,6 +1,7 @@
 // One virtual processor: a thread that runs the guest and answers its exits.
 //
-// Shapes   one KVM vCPU now; one per VTL later, run by the same thread.
+// Shapes   one KVM vCPU a trust level, level 0 first, all run by the same thread, one at a time: the active one. A level is the
+//          index of an array; which there are and who runs is LevelScheduler's to decide.
 // Threads  Create, Start, Join: the owner's. RequestStop, Kick, may_be_in_guest, stats: any. The rest is the VP thread's own.
 // Trust    ports, addresses and data of an exit are the guest's: the buses check them.
 // Errors   Create, Start: Status. What ends the run is told to MachineControl, once; a guest cannot end the process.
@@ -8,7 +9,8 @@
 // The run loop neither allocates nor logs on its way from KVM_RUN to KVM_RUN, but for what ends the machine.
 //
 // Why no kick is lost. "Kicked" is a flag, kicked_, and its effect is KVM's immediate_exit byte, then a signal.
-//   A kick      sets kicked_; whoever finds it set has nothing to do. Then immediate_exit, then, if in_guest_, the signal.
+//   A kick      sets kicked_; whoever finds it set has nothing to do. Then immediate_exit of every level, because it cannot know
+//               which one runs; then, if in_guest_, the signal.
 //   The loop    clears immediate_exit, then kicked_, then PrepareToEnter, then sets in_guest_, then KVM_RUN.
 //   Before      kicked_ is cleared: the work was told of before the exchange that set the flag, the clearing exchange reads that
 //   (or a coalesced one's), so PrepareToEnter sees the work. If the byte is set late, KVM_RUN returns at once: one idle round.
@@ -17,6 +19,7 @@
 //   During      KVM_RUN: immediate_exit is set before in_guest_ is read, in_guest_ is set before KVM reads immediate_exit, each
 //   pair sequentially consistent. So the kick sees in_guest_ and signals, or KVM sees the byte. A signal that comes between
 //   KVM's look at the byte and the guest is pending, which KVM looks for with interrupts off, last of all.
+//   Asleep      (no level runs): the thread waits for kicked_ itself to be set.
 // The loop leaves the two flags alone while kicked_ is clear and the last KVM_RUN was not interrupted: the byte is set by kicks
 // alone, and one that set it late is seen by the interrupted KVM_RUN that it causes.
 #ifndef VMM_VCPU_VIRTUAL_PROCESSOR_H_
@@ -30,6 +33,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -37,6 +41,8 @@
 #include "devices/io_bus.h"
 #include "devices/machine_control.h"
 #include "kvm/vcpu.h"
+#include "vcpu/level_scheduler.h"
+#include "vcpu/shared_registers.h"
 #include "vcpu/vp_requests.h"
 
 namespace vmm {
@@ -47,6 +53,9 @@ struct VpStats {
   std::atomic<uint64_t> mmio{0};
   std::atomic<uint64_t> msr{0};
   std::atomic<uint64_t> hypercall{0};
+  std::atomic<uint64_t> halt{0};            // of a level without a local APIC in the kernel
+  std::atomic<uint64_t> switches{0};        // of trust levels, either way
+  std::atomic<uint64_t> memory_fault{0};
   std::atomic<uint64_t> interrupted{0};
   std::atomic<uint64_t> other{0};
   // Accesses that no device answered.
@@ -69,9 +78,18 @@ class VirtualProcessor final : public VpKick {
     const std::function<absl::Status()>* confine = nullptr;
     // The machine's. RequestStop stops them all (the machine ends), the end of the thread leaves.
     VpRequests* requests = nullptr;
+    // Where there are levels above 0.
+    LevelScheduler* scheduler = nullptr;
+  };
+  // A level above 0: a vCPU of another VM over the same memory, without a local APIC in the kernel.
+  struct UpperLevel {
+    std::unique_ptr<kvm::Vcpu> vcpu;
+    GuestInterface* guest;
   };
   // Installs, once a process, the do-nothing handler of the signal that brings a vCPU out of the guest (SIGRTMIN).
-  static absl::StatusOr<std::unique_ptr<VirtualProcessor>> Create(std::unique_ptr<kvm::Vcpu> vcpu, Environment environment);
+  // `above`: levels 1 and up, at most SharedRegisters::kMaxLevels - 1 of them; then there is a scheduler.
+  static absl::StatusOr<std::unique_ptr<VirtualProcessor>> Create(std::unique_ptr<kvm::Vcpu> vcpu, Environment environment,
+                                                                  std::vector<UpperLevel> above = {});
   VirtualProcessor(const VirtualProcessor&) = delete;
   VirtualProcessor& operator=(const VirtualProcessor&) = delete;
   // Stops and joins.
@@ -93,15 +111,26 @@ class VirtualProcessor final : public VpKick {
   // False: the machine ends.
   [[nodiscard]] bool Settle() noexcept;
 
-  [[nodiscard]] kvm::Vcpu& vcpu() noexcept { return *vcpu_; }
+  // The VP's thread, in LevelScheduler::BeforeEntry: `level` is active from here on, with the registers that all share. The one that
+  // was active is settled; so is every level that is not active, for ever. False: the machine ends.
+  [[nodiscard]] bool SwitchTo(size_t level) noexcept;
+  [[nodiscard]] size_t active() const noexcept { return active_; }
+  [[nodiscard]] kvm::Vcpu& vcpu(size_t level) noexcept { return *levels_[level].vcpu; }
+  // Injects an exception into the active level; what it meets on its way makes it worse, as in a processor. False: the machine ends.
+  [[nodiscard]] bool Inject(uint8_t vector, std::optional<uint32_t> error_code) noexcept;
+  // Ends the machine. For who finds on this thread that KVM does not do what it must.
+  void Fail(absl::string_view what) noexcept;
+
+  [[nodiscard]] kvm::Vcpu& vcpu() noexcept { return vcpu(0); }
   [[nodiscard]] const VpStats& stats() const noexcept { return stats_; }
 
  private:
-  VirtualProcessor(std::unique_ptr<kvm::Vcpu> vcpu, Environment environment)
-      : vcpu_(std::move(vcpu)), environment_(environment) {}
+  using Level = UpperLevel;
+  VirtualProcessor(std::vector<Level> levels, Environment environment) : levels_(std::move(levels)), environment_(environment) {}
   static void* ThreadMain(void* self);
   // False: the machine ends.
   [[nodiscard]] bool Confine() noexcept;
+  void FetchRegisters() noexcept;
   void RunLoop() noexcept;
   // False: the machine ends.
   [[nodiscard]] bool HandleExit() noexcept;
@@ -112,11 +141,15 @@ class VirtualProcessor final : public VpKick {
   [[nodiscard]] bool IsHypercall() const noexcept;
   [[nodiscard]] bool HandleHypercall() noexcept;
   [[nodiscard]] bool HandleMemoryFault() noexcept;
-  // False: the machine ends.
-  [[nodiscard]] bool Inject(uint8_t vector, std::optional<uint32_t> error_code) noexcept;
   void ReportFailure(absl::string_view what) noexcept;
+  // What comes before an entry. False: nothing runs, from the top.
+  [[nodiscard]] bool PrepareToEnter() noexcept;
+  [[nodiscard]] kvm::Vcpu& active_vcpu() const noexcept { return *levels_[active_].vcpu; }
+  [[nodiscard]] GuestInterface* guest() const noexcept { return levels_[active_].guest; }
 
-  const std::unique_ptr<kvm::Vcpu> vcpu_;
+  const std::vector<Level> levels_;
+  size_t active_ = 0;  // the VP thread's
+  SharedRegisters shared_;
   const Environment environment_;
   // release by RequestStop, acquire by the run loop.
   std::atomic<bool> stop_{false};

@@ -39,8 +39,15 @@ void ApicSintInterrupts::WatchEoi(Sint sint, bool watched) noexcept {
   UpdateVectors();
 }
 
+void ApicSintInterrupts::SetAutoEoi(std::optional<uint8_t> vector) noexcept {
+  if (vector == auto_eoi_) return;
+  auto_eoi_ = vector;
+  UpdateVectors();
+}
+
 void ApicSintInterrupts::UpdateVectors() noexcept {
   VectorSet auto_eoi;
+  if (auto_eoi_) auto_eoi.Set(*auto_eoi_);
   VectorSet watched;
   for (unsigned n = 0; n < Sint::kCount; ++n) {
     // relaxed: this thread's own store.

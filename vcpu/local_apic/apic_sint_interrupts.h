@@ -13,6 +13,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include "devices/hyperv/hv_host.h"
 #include "devices/hyperv/hv_types.h"
@@ -43,6 +44,8 @@ class ApicSintInterrupts final : public SintInterrupts, public VectorInterrupts,
   void Raise(Sint sint) noexcept override;
   void WatchEoi(Sint sint, bool watched) noexcept override;
   void RaiseVector(uint8_t vector) noexcept override;
+  // A vector that is auto-EOI whatever the sources say: that of VINA.
+  void SetAutoEoi(std::optional<uint8_t> vector) noexcept;
 
  private:
   void OnEoi(uint8_t vector) noexcept override;
@@ -53,6 +56,7 @@ class ApicSintInterrupts final : public SintInterrupts, public VectorInterrupts,
   // release by the VP's thread, acquire by who raises: after Configure, this vector. Masked at first.
   std::array<std::atomic<uint64_t>, Sint::kCount> values_;
   uint32_t watched_ = 0;  // a bit a source
+  std::optional<uint8_t> auto_eoi_;
 };
 
 }  // namespace vmm
