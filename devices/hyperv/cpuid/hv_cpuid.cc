@@ -45,6 +45,7 @@ HvOffer StandardHvOffer(const HvOfferOptions& options) noexcept {
                                   HvFeature::kSintPolling, HvFeature::kHypercallLock, HvFeature::kDirectTimers}) {
     offer.With(feature);
   }
+  if (options.vsm) offer.With(HvPrivilege::kVsm);
   if (options.partition_id) offer.With(HvPrivilege::kPartitionId);
   if (options.remote_tlb_flush) offer.With(HvRecommendation::kRemoteTlbFlush);
   if (options.apic_msrs) offer.With(HvRecommendation::kApicMsrs);

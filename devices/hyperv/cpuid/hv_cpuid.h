@@ -49,10 +49,11 @@ struct HvOfferOptions {
   // A Linux that is no root partition (before it gave every partition an output page) asks for its id at boot through a null
   // pointer, if it may ask: only for guests that are known to do better.
   bool partition_id = false;
+  bool vsm = false;  // Virtual Secure Mode: there are levels above VTL0
   uint32_t spin_retries = 0xfff;  // before a guest says that it spins for long; 0 or all ones: it is not to
 };
 
-// VTL0, without VSM. GUEST_IDLE is not offered: HLT does what it would.
+// The same at all levels. GUEST_IDLE is not offered: HLT does what it would.
 [[nodiscard]] HvOffer StandardHvOffer(const HvOfferOptions& options) noexcept;
 
 }  // namespace vmm

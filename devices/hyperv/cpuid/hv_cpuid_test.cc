@@ -48,7 +48,9 @@ TEST(StandardHvOfferTest, OffersWhatThisPartitionHas) {
   EXPECT_EQ(leaves[5].eax, 4u);
 }
 
-TEST(StandardHvOfferTest, HasNoVsmAndTheIdOnlyWhereAskedFor) {
+TEST(StandardHvOfferTest, HasVsmAndTheIdOnlyWhereAskedFor) {
+  EXPECT_TRUE(StandardHvOffer({.vsm = true}).Has(HvPrivilege::kVsm));
+  EXPECT_EQ(HvCpuidLeaves(StandardHvOffer({.vsm = true}))[3].ebx, 0x003b'0030u);
   EXPECT_FALSE(StandardHvOffer({}).Has(HvPrivilege::kVsm));
   EXPECT_FALSE(StandardHvOffer({}).Has(HvPrivilege::kPartitionId));
   EXPECT_EQ(HvCpuidLeaves(StandardHvOffer({.partition_id = true}))[3].ebx, 0x003a'0032u);

@@ -98,20 +98,22 @@ void HvSharedRegisters::ReportCrash(uint64_t control) noexcept {
 }
 
 absl::StatusOr<std::unique_ptr<HvPartition>> HvPartition::Create(const HvOffer& offer, HvSharedRegisters& shared,
-                                                                 OverlaySpace& overlays) {
+                                                                 OverlaySpace& overlays, std::optional<uint64_t> apic_hz) {
   ASSIGN_OR_RETURN(auto hypercall, overlays.NewPage());
   ASSIGN_OR_RETURN(auto reference_tsc, overlays.NewPage());
   FillHypercallPage(std::span<std::byte, kPageBytes>(hypercall->data(), kPageBytes));
   FillReferenceTscPage(reference_tsc->data(), shared.clock().tsc_parameters());
-  return std::unique_ptr<HvPartition>(new HvPartition(offer, shared, std::move(hypercall), std::move(reference_tsc)));
+  return std::unique_ptr<HvPartition>(new HvPartition(offer, shared, std::move(hypercall), std::move(reference_tsc), apic_hz));
 }
 
 HvPartition::HvPartition(const HvOffer& offer, HvSharedRegisters& shared, std::unique_ptr<OverlayPage> hypercall,
-                         std::unique_ptr<OverlayPage> reference_tsc)
+                         std::unique_ptr<OverlayPage> reference_tsc, std::optional<uint64_t> apic_hz)
     : offer_(offer),
       shared_(shared),
+      apic_hz_(apic_hz),
       hypercall_overlay_(std::move(hypercall)),
-      reference_tsc_overlay_(std::move(reference_tsc)) {}
+      reference_tsc_overlay_(std::move(reference_tsc)),
+      hypercall_bytes_(hypercall_overlay_->data()) {}
 
 bool HvPartition::Read(uint32_t msr, uint64_t& value) const noexcept {
   switch (msr) {
@@ -130,6 +132,10 @@ bool HvPartition::Read(uint32_t msr, uint64_t& value) const noexcept {
       value = reference_tsc_;
       return true;
     }
+    case kHvMsrApicFrequency:
+      if (!apic_hz_) return shared_.Read(msr, value);
+      value = *apic_hz_;
+      return true;
     default:
       return shared_.Read(msr, value);
   }
@@ -188,12 +194,14 @@ void HvPartition::RemoveHypercallPageLocked() {
 
 bool HvPartition::WriteReferenceTscLocked(uint64_t value) {
   if ((value & kHvOverlayEnable) == 0) {
+    reference_tsc_page_.store(kNowhere, std::memory_order_release);
     reference_tsc_overlay_->Remove();
   } else if (value != reference_tsc_) {
     if (!reference_tsc_overlay_->MayPlace(PageOf(value), OverlayPage::Access::kRead)) return false;
     had_read_only_page_.store(true, std::memory_order_release);
     // Outside RAM: no fault, and the page is nowhere to be seen.
-    (void)reference_tsc_overlay_->Place(PageOf(value), OverlayPage::Access::kRead);
+    const bool placed = reference_tsc_overlay_->Place(PageOf(value), OverlayPage::Access::kRead);
+    reference_tsc_page_.store(placed ? PageOf(value).raw() : kNowhere, std::memory_order_release);
   }
   reference_tsc_ = value;
   return true;

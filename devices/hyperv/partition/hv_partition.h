@@ -18,6 +18,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -60,9 +61,10 @@ class HvSharedRegisters final {
 
 class HvPartition final {
  public:
-  // `shared` and `overlays` outlive it.
+  // `shared` and `overlays` outlive it. `apic_hz`: of this level's local APICs, where it differs from what is shared.
   static absl::StatusOr<std::unique_ptr<HvPartition>> Create(const HvOffer& offer, HvSharedRegisters& shared,
-                                                             OverlaySpace& overlays);
+                                                             OverlaySpace& overlays,
+                                                             std::optional<uint64_t> apic_hz = std::nullopt);
 
   // Registers of the partition; others are false.
   [[nodiscard]] bool Read(uint32_t msr, uint64_t& value) const noexcept;
@@ -72,19 +74,28 @@ class HvPartition final {
   [[nodiscard]] bool is_hypercall_page_enabled() const noexcept { return hypercall_enabled_.load(std::memory_order_acquire); }
   // Where it is: its guest page number; meaningful while enabled.
   [[nodiscard]] Gpfn hypercall_page() const noexcept { return Gpfn(hypercall_page_.load(std::memory_order_relaxed)); }
+  // The hypercall or the reference TSC page is there now. Any thread; another may move it meanwhile.
+  [[nodiscard]] bool IsReadOnlyPage(Gpfn page) const noexcept {
+    return HypercallPageAt(page) != nullptr || reference_tsc_page_.load(std::memory_order_acquire) == page.raw();
+  }
+  // The bytes of the hypercall page, if it is there now. Any thread.
+  [[nodiscard]] const std::byte* HypercallPageAt(Gpfn page) const noexcept {
+    return is_hypercall_page_enabled() && hypercall_page() == page ? hypercall_bytes_ : nullptr;
+  }
   // A page that the guest may only read is or was in place. Never false again: a write that has faulted is looked at after the
   // page may have gone, and a guest that races with itself so must not look like a host whose memory fails.
   [[nodiscard]] bool had_read_only_page() const noexcept { return had_read_only_page_.load(std::memory_order_acquire); }
 
  private:
   HvPartition(const HvOffer& offer, HvSharedRegisters& shared, std::unique_ptr<OverlayPage> hypercall,
-              std::unique_ptr<OverlayPage> reference_tsc);
+              std::unique_ptr<OverlayPage> reference_tsc, std::optional<uint64_t> apic_hz);
   [[nodiscard]] bool WriteHypercallLocked(uint64_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool WriteReferenceTscLocked(uint64_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveHypercallPageLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const HvOffer offer_;
   HvSharedRegisters& shared_;
+  const std::optional<uint64_t> apic_hz_;
   mutable Mutex mutex_;
   const std::unique_ptr<OverlayPage> hypercall_overlay_ ABSL_PT_GUARDED_BY(mutex_);
   const std::unique_ptr<OverlayPage> reference_tsc_overlay_ ABSL_PT_GUARDED_BY(mutex_);
@@ -93,6 +104,9 @@ class HvPartition final {
   uint64_t reference_tsc_ ABSL_GUARDED_BY(mutex_) = 0;
   std::atomic<bool> hypercall_enabled_{false};
   std::atomic<uint64_t> hypercall_page_{0};
+  static constexpr uint64_t kNowhere = ~uint64_t{0};
+  std::atomic<uint64_t> reference_tsc_page_{kNowhere};
+  const std::byte* const hypercall_bytes_;
   std::atomic<bool> had_read_only_page_{false};  // release before the page is placed
 };
 

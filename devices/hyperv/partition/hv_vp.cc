@@ -162,6 +162,7 @@ HypercallOutcome HvVp::Hypercall(HypercallRegisters& registers, XmmAccess& xmm) 
   if (!environment_.partition.is_hypercall_page_enabled() || !IsHypercallPageExit(registers.rip)) {
     return HypercallOutcome::kNotOffered;
   }
+  long_mode_ = registers.long_mode;
   return dispatcher_.Dispatch(registers, xmm);
 }
 
@@ -192,7 +193,11 @@ void HvVp::NotifyDeadline() noexcept {
   environment_.kick.Kick();
 }
 
-PartitionHost& HvVp::host(Vtl) noexcept { return environment_.host; }
+PartitionHost& HvVp::host(Vtl vtl) noexcept {
+  return environment_.levels != nullptr ? environment_.levels->host(vtl) : environment_.host;
+}
+
+VsmServices* HvVp::vsm() noexcept { return environment_.levels != nullptr ? &environment_.levels->vsm() : nullptr; }
 
 uint64_t HvVp::partition_id() const noexcept { return kPartitionId; }
 
@@ -205,7 +210,8 @@ HvStatus HvVp::SignalEvent(uint32_t connection, uint16_t flag) noexcept {
   return environment_.connections.SignalEvent(connection, flag);
 }
 
-HvStatus HvVp::GetRegister(VpIndex vp, Vtl, HvRegisterName name, HvRegisterValue& value) noexcept {
+HvStatus HvVp::GetRegister(VpIndex vp, Vtl vtl, HvRegisterName name, HvRegisterValue& value) noexcept {
+  if (environment_.levels != nullptr) return environment_.levels->GetRegister(vp, vtl, long_mode_, name, value);
   if (vp == vp_) return GetOwnRegister(name, value);
   HvVp* const other = environment_.vps.FindVp(vp);
   if (other == nullptr) return HvStatus::kInvalidVpIndex;
@@ -214,7 +220,8 @@ HvStatus HvVp::GetRegister(VpIndex vp, Vtl, HvRegisterName name, HvRegisterValue
   return status;
 }
 
-HvStatus HvVp::SetRegister(VpIndex vp, Vtl, HvRegisterName name, const HvRegisterValue& value) noexcept {
+HvStatus HvVp::SetRegister(VpIndex vp, Vtl vtl, HvRegisterName name, const HvRegisterValue& value) noexcept {
+  if (environment_.levels != nullptr) return environment_.levels->SetRegister(vp, vtl, long_mode_, name, value);
   if (vp == vp_) return SetOwnRegister(name, value);
   HvVp* const other = environment_.vps.FindVp(vp);
   if (other == nullptr) return HvStatus::kInvalidVpIndex;
@@ -247,7 +254,8 @@ HvStatus HvVp::SetOwnRegister(HvRegisterName name, const HvRegisterValue& value)
   return IsArchitectural(name) ? HvStatus::kAccessDenied : HvStatus::kInvalidParameter;
 }
 
-HvStatus HvVp::StartVirtualProcessor(VpIndex vp, Vtl, const HvInitialVpContext& context) noexcept {
+HvStatus HvVp::StartVirtualProcessor(VpIndex vp, Vtl vtl, const HvInitialVpContext& context) noexcept {
+  if (environment_.levels != nullptr) return environment_.levels->StartVirtualProcessor(vp, vtl, context);
   return environment_.starter.Start(vp, context);
 }
 

@@ -25,6 +25,7 @@
 #include "devices/hyperv/hv_types.h"
 #include "devices/hyperv/hypercall/hypercall_dispatcher.h"
 #include "devices/hyperv/hypercall/hypercall_services.h"
+#include "devices/hyperv/hypercall/vsm_services.h"
 #include "devices/hyperv/overlay_page.h"
 #include "devices/hyperv/partition/hv_partition.h"
 #include "devices/hyperv/synic/connections.h"
@@ -66,6 +67,24 @@ class HvVpDirectory {
   [[nodiscard]] virtual HvVp* FindVp(VpIndex vp) noexcept = 0;
 };
 
+// What one trust level of a VP asks of the other levels, where there are any.
+//
+// Shapes   one object a VP and level: who asks is known behind this.
+// Threads  the VP's thread, outside the guest.
+// Trust    as HypercallServices.
+class HvVpLevels {
+ public:
+  virtual ~HvVpLevels() = default;
+  [[nodiscard]] virtual VsmServices& vsm() noexcept = 0;
+  [[nodiscard]] virtual PartitionHost& host(Vtl vtl) noexcept = 0;
+  // `long_mode`: of the caller.
+  [[nodiscard]] virtual HvStatus GetRegister(VpIndex vp, Vtl vtl, bool long_mode, HvRegisterName name,
+                                             HvRegisterValue& value) noexcept = 0;
+  [[nodiscard]] virtual HvStatus SetRegister(VpIndex vp, Vtl vtl, bool long_mode, HvRegisterName name,
+                                             const HvRegisterValue& value) noexcept = 0;
+  [[nodiscard]] virtual HvStatus StartVirtualProcessor(VpIndex vp, Vtl vtl, const HvInitialVpContext& context) noexcept = 0;
+};
+
 class HvVp final : public GuestInterface, private HypercallServices {
  public:
   // All of it outlives the HvVp.
@@ -83,6 +102,7 @@ class HvVp final : public GuestInterface, private HypercallServices {
     DeadlineTimer& deadline;
     VpKick& kick;
     KernelTimers* kernel_timers;  // null: the timers are our own
+    HvVpLevels* levels = nullptr;  // null: there is one level
   };
   static absl::StatusOr<std::unique_ptr<HvVp>> Create(VpIndex vp, Vtl vtl, const HvOffer& offer, const Environment& environment);
 
@@ -97,6 +117,12 @@ class HvVp final : public GuestInterface, private HypercallServices {
   void NotifyEoi(Sint sint) noexcept;
   // The deadline has passed.
   void NotifyDeadline() noexcept;
+
+  // Of this VP at this level, as a hypercall of its own has them. The VP's thread.
+  [[nodiscard]] HvStatus GetOwnRegister(HvRegisterName name, HvRegisterValue& value) noexcept;
+  [[nodiscard]] HvStatus SetOwnRegister(HvRegisterName name, const HvRegisterValue& value) noexcept;
+  // The page itself, wherever the guest has it.
+  [[nodiscard]] std::byte* assist_page() noexcept { return assist_page_->data(); }
 
   [[nodiscard]] Synic& synic() noexcept { return *synic_; }
   [[nodiscard]] HypercallDispatcher::Stats hypercall_stats() const noexcept { return dispatcher_.stats(); }
@@ -117,9 +143,7 @@ class HvVp final : public GuestInterface, private HypercallServices {
   [[nodiscard]] HvStatus GetRegister(VpIndex vp, Vtl vtl, HvRegisterName name, HvRegisterValue& value) noexcept override;
   [[nodiscard]] HvStatus SetRegister(VpIndex vp, Vtl vtl, HvRegisterName name, const HvRegisterValue& value) noexcept override;
   [[nodiscard]] HvStatus StartVirtualProcessor(VpIndex vp, Vtl vtl, const HvInitialVpContext& context) noexcept override;
-  // Of this VP, on its thread.
-  [[nodiscard]] HvStatus GetOwnRegister(HvRegisterName name, HvRegisterValue& value) noexcept;
-  [[nodiscard]] HvStatus SetOwnRegister(HvRegisterName name, const HvRegisterValue& value) noexcept;
+  [[nodiscard]] VsmServices* vsm() noexcept override;
 
   static constexpr uint32_t kDeadlinePassed = 1u << Sint::kCount;  // of notices_; the bits below are SINTs
 
@@ -129,6 +153,7 @@ class HvVp final : public GuestInterface, private HypercallServices {
   const Environment environment_;
   const std::unique_ptr<OverlayPage> assist_page_;
   uint64_t assist_page_msr_ = 0;
+  bool long_mode_ = true;  // of the hypercall that is being made
   std::array<uint64_t, kHvStimerCount> kernel_timer_configs_{};
   uint16_t kernel_timer_sints_ = 0;  // bit n: one of them writes messages to slot n
   const std::unique_ptr<Synic> synic_;
