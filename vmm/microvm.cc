@@ -37,6 +37,8 @@
 #include "memory/guest_ram.h"
 #include "memory/guest_view.h"
 #include "memory/layout.h"
+#include "memory/protection_enforcer.h"
+#include "memory/protection_map.h"
 #include "memory/ram_mapping.h"
 #include "sandbox/child_process.h"
 #include "sandbox/confine.h"
@@ -51,6 +53,7 @@
 #include "vmm/boot/reset_stub.h"
 #include "vmm/confine/confine_monitor.h"
 #include "vmm/hyperv/hyperv_machine.h"
+#include "vmm/hyperv/vsm_machine.h"
 #include "vmm/machine/boot_state.h"
 #include "vmm/machine/machine_event_loop.h"
 #include "vmm/test_machine/test_machine.h"
@@ -71,6 +74,14 @@ absl::StatusOr<OwnedFd> OpenImage(const std::string& path, absl::string_view wha
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (fd < 0) return ErrnoStatus(errno, absl::StrCat("open ", what, " '", path, "'"));
   return OwnedFd(fd);
+}
+
+absl::Status GiveMemory(kvm::Vm& vm, const GuestView& view) {
+  uint32_t slot = 0;
+  for (const RamMapping& mapping : view.UnsafeMappings()) {
+    RETURN_IF_ERROR(vm.SetMemorySlot(slot++, mapping.range.start, mapping.host, mapping.range.bytes));
+  }
+  return absl::OkStatus();
 }
 
 class MicroVmImpl final : public MicroVm {
@@ -121,9 +132,13 @@ class MicroVmImpl final : public MicroVm {
   std::unique_ptr<GuestRam> ram_;
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<GuestView> view_;
+  std::unique_ptr<GuestView> vtl1_view_;  // with vsm, as the two below
+  std::unique_ptr<ProtectionMap> protection_map_;
+  std::unique_ptr<ProtectionEnforcer> protections_;
   std::optional<MemoryLayout> layout_;
   std::unique_ptr<kvm::System> kvm_;
   std::unique_ptr<kvm::Vm> vm_;
+  std::unique_ptr<kvm::Vm> vtl1_vm_;  // with vsm
   std::unique_ptr<MachineEventLoop> loop_;
   std::unique_ptr<AcpiPm> acpi_pm_;
   std::unique_ptr<Pvpanic> pvpanic_;
@@ -175,11 +190,16 @@ absl::Status MicroVmImpl::BuildMemory() {
   ASSIGN_OR_RETURN(ram_, GuestRam::Create(config_.memory));
   ASSIGN_OR_RETURN(memory_, GuestMemory::Create(*ram_, *layout_));
   const uint32_t overlay_pages = config_.hyperv.enabled ? HypervMachine::OverlayPages(config_.processors) : 0;
-  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram_, *layout_, overlay_pages));
-  uint32_t slot = 0;
-  for (const RamMapping& mapping : view_->UnsafeMappings()) {
-    RETURN_IF_ERROR(vm_->SetMemorySlot(slot++, mapping.range.start, mapping.host, mapping.range.bytes));
-  }
+  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram_, *layout_, overlay_pages,
+                                            config_.hyperv.vsm ? GuestView::kMaxProtectedPieces : 0));
+  RETURN_IF_ERROR(GiveMemory(*vm_, *view_));
+  if (!config_.hyperv.vsm) return absl::OkStatus();
+  ASSIGN_OR_RETURN(vtl1_vm_, kvm_->CreateVm());
+  ASSIGN_OR_RETURN(vtl1_view_, GuestView::Create(*ram_, *layout_, overlay_pages));
+  RETURN_IF_ERROR(GiveMemory(*vtl1_vm_, *vtl1_view_));
+  constexpr unsigned kLevels = 2;
+  ASSIGN_OR_RETURN(protection_map_, ProtectionMap::Create(*layout_, kLevels));
+  ASSIGN_OR_RETURN(protections_, ProtectionEnforcer::Create(*protection_map_, {view_.get()}, Unenforceable::kRefuse));
   return absl::OkStatus();
 }
 
@@ -320,9 +340,13 @@ absl::Status MicroVmImpl::LoadGuest(BootEntry& entry) {
 
 absl::Status MicroVmImpl::BuildHyperv() {
   requests_.emplace(config_.processors);
-  const HvOffer offer = StandardHvOffer({.max_vps = config_.processors});
+  const HvOffer offer = StandardHvOffer({.max_vps = config_.processors, .vsm = config_.hyperv.vsm});
   const auto backing = config_.hyperv.backing == HypervBacking::kOwn ? HypervMachine::Backing::kOwn : HypervMachine::Backing::kKernel;
-  ASSIGN_OR_RETURN(hyperv_, HypervMachine::Create({*vm_, *view_, *memory_, *loop_, *lifecycle_, *requests_}, offer, backing));
+  HypervMachine::Environment environment{*vm_, *view_, *memory_, *loop_, *lifecycle_, *requests_};
+  if (config_.hyperv.vsm) environment.levels.push_back({*vtl1_vm_, *vtl1_view_});
+  environment.protections = protections_.get();
+  environment.vsm.mbec = config_.hyperv.claim_mbec;
+  ASSIGN_OR_RETURN(hyperv_, HypervMachine::Create(environment, offer, backing));
   if (config_.machine != MachineKind::kTest) return absl::OkStatus();
   hyperv_test_device_ = std::make_unique<HypervTestDevice>(hyperv_->connections(), *hyperv_);
   return ports_.Add(kHypervTestDevicePort, kHypervTestDevicePorts, "Hyper-V test device", *hyperv_test_device_);
@@ -349,7 +373,16 @@ absl::Status MicroVmImpl::BuildProcessors(const BootEntry& entry) {
       environment.hypercall_port = kHvHypercallPort;
       environment.requests = &*requests_;
     }
-    ASSIGN_OR_RETURN(auto processor, VirtualProcessor::Create(std::move(vcpu), environment));
+    std::vector<VirtualProcessor::UpperLevel> above;
+    if (hyperv_ != nullptr && hyperv_->vsm() != nullptr) {
+      VsmMachine& vsm = *hyperv_->vsm();
+      environment.scheduler = &vsm.scheduler(index);
+      ASSIGN_OR_RETURN(auto vtl1, vtl1_vm_->CreateVcpu(index));
+      RETURN_IF_ERROR(vtl1->SetCpuid(GuestCpuid(supported, cpuid, index)));
+      RETURN_IF_ERROR(vsm.PrepareVcpu(*vtl1));
+      above.push_back({std::move(vtl1), &vsm.guest(index, kVtl1)});
+    }
+    ASSIGN_OR_RETURN(auto processor, VirtualProcessor::Create(std::move(vcpu), environment, std::move(above)));
     processors_.push_back(std::move(processor));
   }
   return hyperv_ != nullptr ? hyperv_->Finish(processors_) : absl::OkStatus();

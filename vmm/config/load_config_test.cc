@@ -141,6 +141,21 @@ TEST_F(LoadConfigTest, HypervIsOnInTheTestMachineUnlessSaidOtherwise) {
             "f:3: hyperv.backing: contradicts hyperv.enabled, which is false unless given in the STANDARD machine");
 }
 
+TEST_F(LoadConfigTest, VsmIsOffUnlessGivenAndNeedsTheHypervInterface) {
+  ASSERT_OK_AND_ASSIGN(const LoadedConfig off, Parse(base_ + "machine: TEST"));
+  EXPECT_FALSE(off.config.hyperv.vsm);
+  EXPECT_FALSE(off.config.hyperv.claim_mbec);
+  ASSERT_OK_AND_ASSIGN(const LoadedConfig on, Parse(base_ + "hyperv { enabled: true vsm { enabled: true claim_mbec: true } }"));
+  EXPECT_TRUE(on.config.hyperv.vsm);
+  EXPECT_TRUE(on.config.hyperv.claim_mbec);
+  EXPECT_EQ(Problem(base_ + "hyperv { enabled: false vsm { enabled: true } }"),
+            "f:3: hyperv.vsm.enabled: contradicts hyperv.enabled, which is false");
+  EXPECT_EQ(Problem(base_ + "hyperv { vsm { enabled: true } }"),
+            "f:3: hyperv.vsm.enabled: contradicts hyperv.enabled, which is false unless given in the STANDARD machine");
+  EXPECT_EQ(Problem(base_ + "hyperv { enabled: true vsm { claim_mbec: true } }"),
+            "f:3: hyperv.vsm.claim_mbec: contradicts hyperv.vsm.enabled, which is false unless given");
+}
+
 TEST_F(LoadConfigTest, AllProblemsAreReportedWithLineAndField) {
   const std::string message = Problem(
       "nane: \"x\"\n"

@@ -436,7 +436,16 @@ class Validator final {
         Report("hyperv.backing", given ? "contradicts hyperv.enabled, which is false"
                                        : "contradicts hyperv.enabled, which is false unless given in the STANDARD machine");
       }
+      if (hyperv.vsm().enabled()) {
+        Report("hyperv.vsm.enabled", given ? "contradicts hyperv.enabled, which is false"
+                                           : "contradicts hyperv.enabled, which is false unless given in the STANDARD machine");
+      }
       return;
+    }
+    result_.hyperv.vsm = hyperv.vsm().enabled();
+    result_.hyperv.claim_mbec = hyperv.vsm().claim_mbec();
+    if (result_.hyperv.claim_mbec && !result_.hyperv.vsm) {
+      Report("hyperv.vsm.claim_mbec", "contradicts hyperv.vsm.enabled, which is false unless given");
     }
     if (!hyperv.has_backing()) hyperv.set_backing(config::Hyperv::KERNEL);
     if (message_.memory().huge_pages() == config::Memory::SIZE_2M || message_.memory().huge_pages() == config::Memory::SIZE_1G) {

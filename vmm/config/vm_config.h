@@ -71,6 +71,8 @@ struct VmConfig {
   struct {
     bool enabled = false;
     HypervBacking backing = HypervBacking::kKernel;
+    bool vsm = false;
+    bool claim_mbec = false;
   } hyperv;
 
   SandboxOptions sandbox;

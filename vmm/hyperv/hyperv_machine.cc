@@ -1,6 +1,7 @@
 #include "vmm/hyperv/hyperv_machine.h"
 
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,11 @@ namespace {
 
 // KVM's local APIC counts at 1 GHz unless told otherwise, and we do not.
 constexpr uint64_t kApicHz = 1'000'000'000;
+
+LevelMemory MakeMemory(const HypervMachine::Environment& environment) {
+  if (environment.protections == nullptr) return LevelMemory(environment.memory);
+  return LevelMemory(environment.memory, environment.protections->map(), environment.protections->gate(), kVtl0.raw());
+}
 
 }  // namespace
 
@@ -49,16 +55,24 @@ HypervMachine::HypervMachine(const Environment& environment, const HvOffer& offe
     : environment_(environment),
       offer_(offer),
       backing_(backing),
-      memory_(environment.memory),
+      memory_(MakeMemory(environment)),
       overlays_(environment.view, memory_),
       connections_(*this) {
   for (uint32_t index = 0; index < offer.max_vps; ++index) {
     processors_.push_back(std::make_unique<HypervProcessor>(
         index, HypervProcessor::Environment{environment_.vm, environment_.view, environment_.requests, environment_.loop, processors_, flush_}));
   }
+  if (environment_.levels.empty()) return;
+  std::vector<VsmMachine::Environment::Vtl0> vtl0;
+  for (const auto& processor : processors_) vtl0.push_back({*processor, processor->host()});
+  vsm_ = std::make_unique<VsmMachine>(
+      VsmMachine::Environment{environment_.memory, environment_.loop, environment_.requests, vtl0, environment_.levels,
+                              *environment_.protections},
+      offer, environment_.vsm);
 }
 
 HypervMachine::~HypervMachine() {
+  vsm_.reset();
   processors_.clear();
   environment_.loop.RunThere([this] { eoi_watch_.reset(); });
 }
@@ -74,7 +88,8 @@ GuestInterface& HypervMachine::guest(uint32_t index) noexcept { return *processo
 absl::Status HypervMachine::Finish(const std::vector<std::unique_ptr<VirtualProcessor>>& processors) {
   kvm::Vcpu& first = processors.front()->vcpu();
   // One offset for all: the reference TSC page is one. Where KVM has no such attribute it synchronizes them itself.
-  if (const auto offset = first.GetTscOffset(); offset.ok()) {
+  const auto offset = first.GetTscOffset();
+  if (offset.ok()) {
     for (const auto& processor : processors) RETURN_IF_ERROR(processor->vcpu().SetTscOffset(*offset));
   }
   // Reference time starts at 0; and only now does KVM say whether its clock is the TSC, without which the page would be invalid.
@@ -85,15 +100,28 @@ absl::Status HypervMachine::Finish(const std::vector<std::unique_ptr<VirtualProc
       HvSharedRegisters::Frequencies{.tsc_hz = uint64_t{first.TscKhz()} * 1000, .apic_hz = kApicHz});
   ASSIGN_OR_RETURN(partition_, HvPartition::Create(offer_, *shared_, overlays_));
   RETURN_IF_ERROR(TrapMsrs());
-  const HypervProcessor::Interface interface{.partition = *partition_,
-                                             .connections = connections_,
-                                             .vps = *this,
-                                             .clock = *clock_,
-                                             .memory = memory_,
-                                             .overlays = overlays_,
-                                             .eoi_watch = *eoi_watch_,
-                                             .kernel_timers = backing_ == Backing::kKernel};
+  if (vsm_ != nullptr) {
+    RETURN_IF_ERROR(vsm_->Finish(processors, {.shared = *shared_,
+                                              .connections = connections_,
+                                              .clock = *clock_,
+                                              .vtl0 = *partition_,
+                                              .tsc_offset = offset.ok() ? std::optional<uint64_t>(*offset) : std::nullopt}));
+  }
+  HypervProcessor::Interface interface{.partition = *partition_,
+                                       .connections = connections_,
+                                       .vps = *this,
+                                       .clock = *clock_,
+                                       .memory = memory_,
+                                       .overlays = overlays_,
+                                       .eoi_watch = *eoi_watch_,
+                                       .kernel_timers = backing_ == Backing::kKernel,
+                                       .levels = nullptr,
+                                       .intercepts = nullptr};
   for (size_t index = 0; index < processors.size(); ++index) {
+    if (vsm_ != nullptr) {
+      interface.levels = &vsm_->vtl0(static_cast<uint32_t>(index));
+      interface.intercepts = &vsm_->intercepts(static_cast<uint32_t>(index));
+    }
     RETURN_IF_ERROR(processors_[index]->Finish(*processors[index], offer_, interface));
   }
   return absl::OkStatus();
@@ -129,7 +157,8 @@ void HypervMachine::RaiseSint(VpIndex vp, Sint sint) noexcept {
 }
 
 Synic* HypervMachine::Find(VpIndex vp, Vtl vtl) noexcept {
-  HvVp* const found = vtl == kVtl0 ? FindVp(vp) : nullptr;
+  if (vtl != kVtl0) return vsm_ != nullptr ? vsm_->FindSynic(vp, vtl) : nullptr;
+  HvVp* const found = FindVp(vp);
   return found == nullptr ? nullptr : &found->synic();
 }
 

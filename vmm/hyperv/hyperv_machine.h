@@ -4,7 +4,7 @@
 // ends of interrupt are KVM's in both, for the local APIC is. OWN: timers are ours too. Messages, events, hypercalls, pages and all
 // other registers are ours in both.
 //
-// Shapes   one trust level, VTL0.
+// Shapes   VTL0; the levels above it are VsmMachine's, where there are any.
 // Threads  Create, PrepareVcpu, Finish, destructor: the machine's owner, with no processor running. stats: any.
 // Trust    none of its own: what the guest says goes to devices/hyperv.
 // Errors   Status. A host without KVM's Hyper-V capabilities is FAILED_PRECONDITION, with the capability's name.
@@ -27,15 +27,18 @@
 #include "devices/hyperv/synic/synic.h"
 #include "devices/hyperv/test_device/hyperv_test_device.h"
 #include "devices/hyperv/view_overlay_space.h"
+#include "devices/hyperv/vsm/vsm_partition.h"
 #include "devices/machine_control.h"
 #include "kvm/vm.h"
 #include "memory/guest_memory.h"
 #include "memory/guest_view.h"
 #include "memory/level_memory.h"
+#include "memory/protection_enforcer.h"
 #include "vcpu/virtual_processor.h"
 #include "vcpu/vp_requests.h"
 #include "vmm/hyperv/eoi_watch.h"
 #include "vmm/hyperv/kvm_reference_clock.h"
+#include "vmm/hyperv/vsm_machine.h"
 #include "vmm/machine/machine_event_loop.h"
 
 namespace vmm {
@@ -57,6 +60,11 @@ class HypervMachine final : public SintRaiser, private SynicDirectory, private H
     MachineEventLoop& loop;
     MachineControl& control;
     VpRequests& requests;
+    // VTL1 and up: for each a view with OverlayPages, and a VM without interrupt controllers.
+    std::vector<VsmMachine::LevelParts> levels = {};
+    // Where there are levels: of all but the highest, and what they offer.
+    ProtectionEnforcer* protections = nullptr;
+    VsmOffer vsm = {};
   };
   static absl::StatusOr<std::unique_ptr<HypervMachine>> Create(const Environment& environment, const HvOffer& offer,
                                                                Backing backing);
@@ -66,6 +74,8 @@ class HypervMachine final : public SintRaiser, private SynicDirectory, private H
 
   // In this order: each vCPU; then the VirtualProcessor with guest(index), kHvHypercallPort and the same requests; then Finish.
   absl::Status PrepareVcpu(kvm::Vcpu& vcpu);
+  // Null: there is VTL0 alone. Its vCPUs are prepared by it.
+  [[nodiscard]] VsmMachine* vsm() noexcept { return vsm_.get(); }
   [[nodiscard]] GuestInterface& guest(uint32_t index) noexcept;
   absl::Status Finish(const std::vector<std::unique_ptr<VirtualProcessor>>& processors);
 
@@ -91,7 +101,7 @@ class HypervMachine final : public SintRaiser, private SynicDirectory, private H
   const Environment environment_;
   const HvOffer offer_;
   const Backing backing_;
-  const LevelMemory memory_;  // VTL0's, which nobody restricts
+  const LevelMemory memory_;  // VTL0's
   ViewOverlaySpace overlays_;
   ConnectionTable connections_;
   std::unique_ptr<EoiWatch> eoi_watch_;
@@ -100,6 +110,7 @@ class HypervMachine final : public SintRaiser, private SynicDirectory, private H
   std::unique_ptr<HvPartition> partition_;
   Mutex flush_;  // the processors'
   std::vector<std::unique_ptr<HypervProcessor>> processors_;
+  std::unique_ptr<VsmMachine> vsm_;  // uses the processors
 };
 
 }  // namespace vmm

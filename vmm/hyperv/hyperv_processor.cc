@@ -14,6 +14,7 @@ HypervProcessor::~HypervProcessor() {
 absl::Status HypervProcessor::Finish(VirtualProcessor& processor, const HvOffer& offer, const Interface& interface) {
   processor_ = &processor;
   partition_ = &interface.partition;
+  intercepts_ = interface.intercepts;
   environment_.requests.SetKick(index_, processor);
   absl::Status status;
   environment_.loop.RunThere([&] {
@@ -35,7 +36,8 @@ absl::Status HypervProcessor::Finish(VirtualProcessor& processor, const HvOffer&
                                       .vectors = *this,
                                       .deadline = *deadline_,
                                       .kick = processor,
-                                      .kernel_timers = interface.kernel_timers ? this : nullptr};
+                                      .kernel_timers = interface.kernel_timers ? this : nullptr,
+                                      .levels = interface.levels};
   ASSIGN_OR_RETURN(vp_, HvVp::Create(VpIndex(index_), kVtl0, offer, environment));
   return absl::OkStatus();
 }
@@ -44,6 +46,20 @@ void HypervProcessor::PrepareToEnter() noexcept {
   // What others want of this processor may need its registers, which are settled only between two instructions.
   if (environment_.requests.HasWork(index_) && processor_->Settle()) environment_.requests.Serve(index_);
   vp_->PrepareToEnter();
+}
+
+bool HypervProcessor::IsDeliverable() noexcept { return processor_->vcpu().HasDeliverableInterrupt(); }
+
+bool HypervProcessor::AssertInterrupt(const VsmServices::Interrupt& interrupt) noexcept {
+  constexpr uint8_t kNmi = 4, kFixed = 0;
+  if (interrupt.destination > 0xff) return false;
+  // False: nobody receives it, and it is lost as it would be on the bus.
+  (void)environment_.vm.SignalMsi({.destination = static_cast<uint8_t>(interrupt.destination),
+                                   .logical = interrupt.logical,
+                                   .level = interrupt.level,
+                                   .delivery_mode = interrupt.nmi ? kNmi : kFixed,
+                                   .vector = interrupt.vector});
+  return true;
 }
 
 void HypervProcessor::SendInterrupt(VpIndex vp, uint8_t vector) noexcept {

@@ -1,4 +1,4 @@
-// One virtual processor of a Hyper-V partition over KVM: all that the interface asks of its host, for one VP.
+// One virtual processor of a Hyper-V partition over KVM, at VTL0: all that the interface asks of its host, for one VP.
 //
 // Shapes   exists before its VirtualProcessor, which needs a GuestInterface, and is finished once that exists.
 // Threads  Finish, destructor: the machine's owner, nothing running. SendInterrupt, FlushTlb, RunOn, Start, registers: the VP's
@@ -9,9 +9,11 @@
 #ifndef VMM_VMM_HYPERV_HYPERV_PROCESSOR_H_
 #define VMM_VMM_HYPERV_HYPERV_PROCESSOR_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -26,12 +28,15 @@
 #include "vcpu/virtual_processor.h"
 #include "vcpu/vp_requests.h"
 #include "vmm/hyperv/kvm_sint_interrupts.h"
+#include "vmm/hyperv/memory_intercepts.h"
+#include "vmm/hyperv/scheduled_level.h"
 #include "vmm/hyperv/timerfd_deadline.h"
 #include "vmm/machine/machine_event_loop.h"
 
 namespace vmm {
 
 class HypervProcessor final : public GuestInterface,
+                              public ScheduledLevel,
                               private PartitionHost,
                               private VpStarter,
                               private VectorInterrupts,
@@ -61,11 +66,14 @@ class HypervProcessor final : public GuestInterface,
     OverlaySpace& overlays;
     EoiWatch& eoi_watch;
     bool kernel_timers;
+    HvVpLevels* levels;  // null: there is one
+    MemoryIntercepts* intercepts;
   };
   absl::Status Finish(VirtualProcessor& processor, const HvOffer& offer, const Interface& interface);
 
   // Null before Finish.
   [[nodiscard]] HvVp* vp() noexcept { return vp_.get(); }
+  [[nodiscard]] PartitionHost& host() noexcept { return *this; }
   [[nodiscard]] SintInterrupts& sints() noexcept { return *sints_; }
   [[nodiscard]] uint64_t sint_failures() const noexcept { return sints_->failures(); }
 
@@ -76,7 +84,29 @@ class HypervProcessor final : public GuestInterface,
     return vp_->Hypercall(registers, xmm);
   }
   [[nodiscard]] bool OnInaccessibleMemory() noexcept override { return vp_->OnInaccessibleMemory(); }
+  [[nodiscard]] bool OnRefusedMemory() noexcept override { return intercepts_ != nullptr && intercepts_->OnFault(); }
+  [[nodiscard]] bool AccessOwnPage(uint64_t guest_gpa, std::span<std::byte> data, bool write) noexcept override {
+    return intercepts_ != nullptr && intercepts_->OnEmulatedAccess(Gpa(guest_gpa), data, write);
+  }
   void PrepareToEnter() noexcept override;
+
+  // ScheduledLevel. Its interrupts are KVM's: they are not told of, and wait for no level.
+  [[nodiscard]] std::byte* assist_page() noexcept override { return vp_->assist_page(); }
+  [[nodiscard]] HvStatus GetOwnRegister(HvRegisterName name, HvRegisterValue& value) noexcept override {
+    return vp_->GetOwnRegister(name, value);
+  }
+  [[nodiscard]] HvStatus SetOwnRegister(HvRegisterName name, const HvRegisterValue& value) noexcept override {
+    return vp_->SetOwnRegister(name, value);
+  }
+  [[nodiscard]] bool AssertInterrupt(const VsmServices::Interrupt& interrupt) noexcept override;
+  void RunPending() noexcept override { vp_->PrepareToEnter(); }
+  [[nodiscard]] bool IsPending() noexcept override { return false; }
+  [[nodiscard]] bool IsDeliverable() noexcept override;
+  [[nodiscard]] bool PrepareEntry() noexcept override { return true; }
+  [[nodiscard]] bool Arm(Use) noexcept override { return true; }
+  void Disarm() noexcept override {}
+  void AfterExit() noexcept override {}
+  void RaiseVina(const VinaInterrupt&) noexcept override {}
 
  private:
   // PartitionHost.
@@ -98,6 +128,7 @@ class HypervProcessor final : public GuestInterface,
   const Environment environment_;
   VirtualProcessor* processor_ = nullptr;
   HvPartition* partition_ = nullptr;
+  MemoryIntercepts* intercepts_ = nullptr;  // with levels above
   std::unique_ptr<TimerfdDeadline> deadline_;
   std::optional<KvmSintInterrupts> sints_;
   std::unique_ptr<HvVp> vp_;

@@ -25,11 +25,15 @@ kvm_segment KvmSegment(const HvSegmentRegister& from) noexcept {
   return to;
 }
 
-HvStatus StartWithContext(kvm::Vcpu& vcpu, const HvInitialVpContext& context) noexcept {
-  const auto state = vcpu.GetMpState();
-  if (!state.ok() || (*state != KVM_MP_STATE_UNINITIALIZED && *state != KVM_MP_STATE_INIT_RECEIVED)) {
-    return HvStatus::kInvalidVpState;
-  }
+HvSegmentRegister HvSegment(const kvm_segment& from) noexcept {
+  return {.base = from.base,
+          .limit = from.limit,
+          .selector = from.selector,
+          .attributes = static_cast<uint16_t>(from.type | from.s << 4 | from.dpl << 5 | from.present << 7 | from.avl << 12 |
+                                              from.l << 13 | from.db << 14 | from.g << 15)};
+}
+
+HvStatus LoadContext(kvm::Vcpu& vcpu, const HvInitialVpContext& context) noexcept {
   const auto before = vcpu.GetSregs();
   if (!before.ok()) return HvStatus::kOperationFailed;
   kvm_sregs sregs = *before;
@@ -59,6 +63,16 @@ HvStatus StartWithContext(kvm::Vcpu& vcpu, const HvInitialVpContext& context) no
     (void)vcpu.SetSregs(*before);
     return HvStatus::kInvalidRegisterValue;
   }
+  return HvStatus::kSuccess;
+}
+
+HvStatus StartWithContext(kvm::Vcpu& vcpu, const HvInitialVpContext& context) noexcept {
+  const auto state = vcpu.GetMpState();
+  if (!state.ok() || (*state != KVM_MP_STATE_UNINITIALIZED && *state != KVM_MP_STATE_INIT_RECEIVED)) {
+    return HvStatus::kInvalidVpState;
+  }
+  const HvStatus loaded = LoadContext(vcpu, context);
+  if (loaded != HvStatus::kSuccess) return loaded;
   return vcpu.SetMpState(KVM_MP_STATE_RUNNABLE).ok() ? HvStatus::kSuccess : HvStatus::kOperationFailed;
 }
 

@@ -1,0 +1,32 @@
+// VtlProcessor over a VirtualProcessor: trust levels are its levels, by number.
+//
+// Threads  as VtlProcessor; SetProcessor: set-up.
+// Errors   as VtlProcessor.
+#ifndef VMM_VMM_HYPERV_KVM_VTL_PROCESSOR_H_
+#define VMM_VMM_HYPERV_KVM_VTL_PROCESSOR_H_
+
+#include "vcpu/virtual_processor.h"
+#include "vmm/hyperv/vtl_processor.h"
+
+namespace vmm {
+
+class KvmVtlProcessor final : public VtlProcessor {
+ public:
+  // Before the VP runs, once: it outlives this.
+  void SetProcessor(VirtualProcessor& processor) noexcept { processor_ = &processor; }
+
+  [[nodiscard]] bool Settle() noexcept override { return processor_->Settle(); }
+  [[nodiscard]] bool SwitchTo(Vtl vtl) noexcept override { return processor_->SwitchTo(vtl.raw()); }
+  [[nodiscard]] HvStatus LoadContext(Vtl vtl, const HvInitialVpContext& context) noexcept override;
+  [[nodiscard]] bool IsStarted() noexcept override;
+  [[nodiscard]] bool SetStarted() noexcept override;
+  void RestoreReturnRegisters(Vtl from, const VpAssistPage& page) noexcept override;
+  [[nodiscard]] bool InjectException(const PendingException& exception) noexcept override;
+
+ private:
+  VirtualProcessor* processor_ = nullptr;
+};
+
+}  // namespace vmm
+
+#endif  // VMM_VMM_HYPERV_KVM_VTL_PROCESSOR_H_

@@ -1,0 +1,181 @@
+#include "vmm/hyperv/vtl_scheduler.h"
+
+#include <bit>
+#include <optional>
+#include <utility>
+
+#include "devices/hyperv/vsm/enable_vp_vtl.h"
+#include "devices/hyperv/vsm/vsm_layout.h"
+
+namespace vmm {
+
+VtlScheduler::VtlScheduler(VpIndex vp, Environment environment) noexcept
+    : vp_(vp),
+      environment_(std::move(environment)),
+      registers_(vp, environment_.partition, vsm_, environment_.locks, environment_.registers) {}
+
+LevelScheduler::Turn VtlScheduler::BeforeEntry() noexcept {
+  for (;;) {
+    if (environment_.requests.HasWork(vp_.raw())) {
+      if (!environment_.processor.Settle()) return Turn::kWait;
+      environment_.requests.Serve(vp_.raw());
+    }
+    if (switch_.kind != VtlSwitchAction::Kind::kUndefinedOpcode && !DoSwitch()) return Turn::kWait;
+    const VtlInterrupts interrupts = LookAtInterrupts();
+    if (waits_for_start_) return Turn::kWait;
+    const VtlSchedule schedule = vsm_.Schedule(interrupts, Page(vsm_.active()));
+    if (schedule.vina.has_value()) {
+      Level(vsm_.active()).RaiseVina(*schedule.vina);
+      continue;
+    }
+    switch (schedule.kind) {
+      case VtlSchedule::Kind::kPreempt:
+        ++stats_.preemptions;
+        if (!Enter(schedule.vtl, VtlEntryReason::kInterrupt)) return Turn::kWait;
+        break;
+      case VtlSchedule::Kind::kWait:
+        if (ArmAll(ScheduledLevel::Use::kWaits)) return Turn::kWait;
+        break;
+      case VtlSchedule::Kind::kRun:
+        if (suspended_) {
+          if (ArmAll(ScheduledLevel::Use::kWaits)) return Turn::kWait;
+          break;
+        }
+        if (const auto exception = vsm_.TakePendingException(vsm_.active())) {
+          if (!environment_.processor.InjectException(*exception)) return Turn::kWait;
+        }
+        if (!Level(vsm_.active()).PrepareEntry()) return Turn::kWait;
+        if (ArmAll(ScheduledLevel::Use::kRuns)) return Turn::kRun;
+        break;
+    }
+  }
+}
+
+void VtlScheduler::AfterExit() noexcept {
+  Level(vsm_.active()).AfterExit();
+  for (uint8_t vtl = vsm_.active().raw() + 1; vtl < kHvVtlCount; ++vtl) {
+    if (vsm_.IsEnabled(Vtl(vtl))) Level(Vtl(vtl)).Disarm();
+  }
+}
+
+VtlInterrupts VtlScheduler::LookAtInterrupts() noexcept {
+  const Vtl active = vsm_.active();
+  const bool vina = (vsm_.vina(active) & kHvVinaEnabled) != 0;
+  VtlInterrupts interrupts;
+  for (uint8_t vtl = 0; vtl < kHvVtlCount; ++vtl) {
+    if (!vsm_.IsEnabled(Vtl(vtl))) continue;
+    ScheduledLevel& level = Level(Vtl(vtl));
+    level.RunPending();
+    if (Vtl(vtl) > active && level.IsPending()) interrupts.pending |= VtlBit(Vtl(vtl));
+    // Only where it is asked: of VTL0 it is costly to know.
+    const bool asked = Vtl(vtl) == active ? vsm_.IsHalted(active) : vina && Vtl(vtl) < active;
+    if (asked && level.IsDeliverable()) interrupts.deliverable |= VtlBit(Vtl(vtl));
+  }
+  return interrupts;
+}
+
+bool VtlScheduler::ArmAll(ScheduledLevel::Use active) noexcept {
+  for (uint8_t vtl = vsm_.active().raw(); vtl < kHvVtlCount; ++vtl) {
+    if (!vsm_.IsEnabled(Vtl(vtl))) continue;
+    if (!Level(Vtl(vtl)).Arm(Vtl(vtl) == vsm_.active() ? active : ScheduledLevel::Use::kInactive)) return false;
+  }
+  return true;
+}
+
+bool VtlScheduler::Call(VtlSwitchRequest request) noexcept {
+  switch_ = vsm_.DecideCall(request);
+  return switch_.kind != VtlSwitchAction::Kind::kUndefinedOpcode;
+}
+
+bool VtlScheduler::Return(VtlSwitchRequest request) noexcept {
+  switch_ = vsm_.DecideReturn(request);
+  return switch_.kind != VtlSwitchAction::Kind::kUndefinedOpcode;
+}
+
+bool VtlScheduler::DoSwitch() noexcept {
+  const VtlSwitchAction action = std::exchange(switch_, VtlSwitchAction{});
+  if (action.kind == VtlSwitchAction::Kind::kCall) {
+    ++stats_.calls;
+    return Enter(action.to, VtlEntryReason::kVtlCall);
+  }
+  ++stats_.returns;
+  return Leave(action.to, action.fast);
+}
+
+bool VtlScheduler::Enter(Vtl to, VtlEntryReason reason) noexcept {
+  if (!environment_.processor.SwitchTo(to)) return false;
+  suspended_ = false;
+  vsm_.Enter(to, reason, Page(to));
+  (void)vsm_.TakeInitialContext(to);  // loaded when the level was enabled
+  return true;
+}
+
+bool VtlScheduler::Leave(Vtl to, bool fast) noexcept {
+  const Vtl from = vsm_.active();
+  if (!environment_.processor.SwitchTo(to)) return false;
+  const VtlSet released = vsm_.Leave(to, Page(from));
+  if (released != 0 && environment_.locks.Release(vp_, from, released)) environment_.kick_all();
+  (void)vsm_.TakeInitialContext(to);
+  if (!fast) environment_.processor.RestoreReturnRegisters(from, Page(from));
+  return true;
+}
+
+HvStatus VtlScheduler::Enable(Vtl caller, bool own_vp, uint8_t guest_vtl, const HvInitialVpContext& context) noexcept {
+  // In the order of the checks: what the processor refuses comes after who may, and before anything is decided.
+  const HvStatus allowed = environment_.partition.MayEnableVp(caller, own_vp, guest_vtl);
+  if (allowed != HvStatus::kSuccess) return allowed;
+  const Vtl vtl(guest_vtl);
+  if (!vsm_.IsEnabled(vtl)) {
+    const HvStatus loaded = environment_.processor.LoadContext(vtl, context);
+    if (loaded != HvStatus::kSuccess) return loaded;
+  }
+  const bool first = vsm_.HighestEnabled() == kVtl0;
+  const HvStatus status = EnableVpVtl(environment_.partition, vsm_, caller, own_vp, guest_vtl, context);
+  if (status == HvStatus::kSuccess && first) waits_for_start_ = !environment_.processor.IsStarted();
+  return status;
+}
+
+HvStatus VtlScheduler::CheckStart(Vtl caller, Vtl vtl) noexcept {
+  if (!vsm_.IsEnabled(vtl)) return HvStatus::kInvalidVpState;
+  return environment_.partition.MayStart(caller);
+}
+
+HvStatus VtlScheduler::Start(Vtl vtl, const HvInitialVpContext& context) noexcept {
+  if (!vsm_.IsEnabled(vtl) || environment_.processor.IsStarted()) return HvStatus::kInvalidVpState;
+  const HvStatus loaded = environment_.processor.LoadContext(vtl, context);
+  if (loaded != HvStatus::kSuccess) return loaded;
+  // A level above VTL0 that is started alone finds VTL0 as after a reset.
+  if (!environment_.processor.SetStarted()) return HvStatus::kOperationFailed;
+  waits_for_start_ = false;
+  if (environment_.locks.ReleaseAll(vp_)) environment_.kick_all();
+  const Vtl first = vsm_.HighestEnabled();
+  if (!environment_.processor.SwitchTo(first)) return HvStatus::kOperationFailed;
+  vsm_.Start(vtl, context);
+  (void)vsm_.TakeInitialContext(vtl);
+  (void)vsm_.TakeInitialContext(first);
+  return HvStatus::kSuccess;
+}
+
+HvStatus VtlScheduler::GetRegister(VsmRegisters::Target target, HvRegisterName name, HvRegisterValue& value) noexcept {
+  if (const auto status = registers_.Get(target, name, value)) return *status;
+  return Level(target.vtl).GetOwnRegister(name, value);
+}
+
+uint64_t VtlScheduler::Peek(Vtl vtl, HvRegisterName name) noexcept {
+  HvRegisterValue value{};
+  return environment_.registers.Get(vtl, name, value) == HvStatus::kSuccess ? value.low : 0;
+}
+
+HvSegmentRegister VtlScheduler::PeekSegment(Vtl vtl, HvRegisterName name) noexcept {
+  HvRegisterValue value{};
+  if (environment_.registers.Get(vtl, name, value) != HvStatus::kSuccess) value = {};
+  return std::bit_cast<HvSegmentRegister>(value);
+}
+
+HvStatus VtlScheduler::SetRegister(VsmRegisters::Target target, HvRegisterName name, const HvRegisterValue& value,
+                                   VsmRegisters::Effect& effect) noexcept {
+  if (const auto status = registers_.Set(target, name, value, effect)) return *status;
+  return Level(target.vtl).SetOwnRegister(name, value);
+}
+
+}  // namespace vmm
