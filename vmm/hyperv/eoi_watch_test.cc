@@ -51,6 +51,10 @@ class EoiWatchTest : public testing::Test {
 TEST_F(EoiWatchTest, TellsNobodyUnlessArmed) {
   eoi_.Signal();
   EXPECT_TRUE(Told().empty());
+}
+
+// With nothing signalled before: that would be told of while it is armed.
+TEST_F(EoiWatchTest, TellsNobodyOnceDisarmed) {
   Arm(true);
   Arm(false);
   eoi_.Signal();
