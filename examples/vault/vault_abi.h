@@ -1,0 +1,51 @@
+/*
+ * What the vault's three parts share: the secure kernel in VTL1 (C++), the module in VTL0 (C), and the program (C).
+ *
+ * The image of the secure kernel is loaded and runs at VAULT_BASE, physical and virtual, and begins with struct vault_header.
+ * A VTL call has a service in RDI and the physical address of a struct vault_request in RSI; RAX is its answer.
+ */
+#ifndef VMM_EXAMPLES_VAULT_VAULT_ABI_H_
+#define VMM_EXAMPLES_VAULT_VAULT_ABI_H_
+
+#ifdef __KERNEL__
+#include <linux/types.h>
+#else
+#include <stdint.h>
+typedef uint64_t u64;
+typedef uint32_t u32;
+typedef uint8_t u8;
+#endif
+
+#define VAULT_BASE 0x8000000ul /* the kernel's command line reserves it: memmap=4M$0x8000000 */
+#define VAULT_BYTES 0x400000ul
+#define VAULT_MAGIC 0x4c4e524b544c5541ul
+
+struct vault_header {
+  u64 magic;
+  u64 image_bytes; /* of the file; what follows up to VAULT_BYTES begins as zeroes */
+  u64 entry, stack_top, page_map, thread_block;
+  u64 gdt, gdt_limit, idt, idt_limit, task;
+  u64 may_sign; /* the policy: a function that says whether a text may be signed */
+  u64 protect;  /* written by the loader: 0 leaves the pages to everybody, to show what that means */
+};
+
+enum vault_service { VAULT_PUBLIC_KEY = 1, VAULT_SIGN = 2, VAULT_COUNTS = 3 };
+enum vault_status { VAULT_OK = 0, VAULT_BAD_REQUEST = 1, VAULT_REFUSED = 2 };
+
+#define VAULT_MESSAGE_BYTES 512
+#define VAULT_KEY_BYTES 32
+#define VAULT_SIGNATURE_BYTES 64
+
+struct vault_request {
+  u32 message_bytes;
+  u32 reserved;
+  u8 message[VAULT_MESSAGE_BYTES];
+  u8 public_key[VAULT_KEY_BYTES];
+  u8 signature[VAULT_SIGNATURE_BYTES];
+  u64 reads_denied, writes_denied; /* of VTL1's pages, since the start */
+};
+
+/* /dev/vault: an ioctl is a service, its argument a struct vault_request; the answer is enum vault_status or -1. */
+#define VAULT_IOCTL(service) (0x7600u | (service))
+
+#endif
