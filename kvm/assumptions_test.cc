@@ -28,7 +28,6 @@
 namespace vmm::kvm {
 namespace {
 
-const Bytes kApicOn = StoreImmediate(0xfee0'00f0, 0x1ff);  // spurious vector, software enable
 const Bytes kEoi = StoreImmediate(0xfee0'00b0, 0);
 
 constexpr uint32_t kRam = 1 << 20, kPage = 4096;
@@ -97,16 +96,7 @@ class KvmAssumption : public testing::Test {
     const uint32_t index = static_cast<uint32_t>(vcpus_.size());
     ASSERT_OK_AND_ASSIGN(auto vcpu, vm_->CreateVcpu(index));
     ASSERT_OK_AND_ASSIGN(auto cpuid, system_->SupportedCpuid());
-    if (hyperv_cpuid) {
-      std::erase_if(cpuid, [](const kvm_cpuid_entry2& entry) { return entry.function >> 16 == 0x4000; });
-      kvm_cpuid_entry2 leaf{};
-      leaf.function = 0x4000'0000;
-      leaf.eax = 0x4000'0001;
-      cpuid.push_back(leaf);
-      leaf.function = 0x4000'0001;
-      leaf.eax = 0x3123'7648;  // "Hv#1"
-      cpuid.push_back(leaf);
-    }
+    if (hyperv_cpuid) ShowHyperv(cpuid);
     ASSERT_OK(vcpu->SetCpuid(cpuid));
     for (uint32_t vector = 0; vector < kVectors; ++vector) {
       const uint64_t gate = (kHandlers + 64 * vector) | uint64_t{0x10} << 16 | uint64_t{0x8e00} << 32;
@@ -504,8 +494,7 @@ TEST_F(KvmAssumptionSynic, WithoutAutoEoiAVectorDoesNotComeAgainBeforeItsEoi) {
 
 class KvmAssumptionHypercall : public KvmAssumptionSynic {
  protected:
-  static Bytes Opcode() { return __builtin_cpu_is("amd") ? Bytes{0x0f, 0x01, 0xd9} : Bytes{0x0f, 0x01, 0xc1}; }
-  static Bytes Call(uint32_t code) { return MovEax(code) + MovEdx(0) + MovEbx(0) + MovEcx(kVariables) + Opcode(); }
+  static Bytes Call(uint32_t code) { return MovEax(code) + MovEdx(0) + MovEbx(0) + MovEcx(kVariables) + HypercallOpcode(); }
 };
 
 TEST_F(KvmAssumptionHypercall, KvmAnswersFlushAndIpiOnceUserSpaceHasSetTheGuestOsId) {

@@ -34,6 +34,22 @@ inline Bytes Out(uint8_t port) { return {0xe6, port}; }
 inline Bytes JumpBack(size_t bytes) { return Bytes{0xe9} + Word(static_cast<uint32_t>(-static_cast<int32_t>(bytes + 5))); }
 inline const Bytes kForever = {0xeb, 0xfe}, kIret = {0xcf}, kSti = {0xfb};
 
+inline const Bytes kApicOn = StoreImmediate(0xfee0'00f0, 0x1ff);  // spurious vector, software enable
+// KVM's own Hyper-V hypercalls: the processor's instruction for them.
+inline Bytes HypercallOpcode() { return __builtin_cpu_is("amd") ? Bytes{0x0f, 0x01, 0xd9} : Bytes{0x0f, 0x01, 0xc1}; }
+
+// In place of KVM's own leaves: with these KVM takes the vCPU for one that may use its Hyper-V interface.
+inline void ShowHyperv(std::vector<kvm_cpuid_entry2>& cpuid) {
+  std::erase_if(cpuid, [](const kvm_cpuid_entry2& entry) { return entry.function >> 16 == 0x4000; });
+  kvm_cpuid_entry2 leaf{};
+  leaf.function = 0x4000'0000;
+  leaf.eax = 0x4000'0001;
+  cpuid.push_back(leaf);
+  leaf.function = 0x4000'0001;
+  leaf.eax = 0x3123'7648;  // "Hv#1"
+  cpuid.push_back(leaf);
+}
+
 // Null, null, code, data: all of 4 GiB, ring 0.
 inline std::array<uint64_t, 4> FlatGdt() { return {0, 0, 0x00cf'9b00'0000'ffff, 0x00cf'9300'0000'ffff}; }
 // Protected mode with these segments, whose table is at `gdt`.

@@ -122,7 +122,8 @@ class ProtectionRoutesTest : public testing::TestWithParam<ProtectionWish> {
     Put(kCode, code);
     if (vcpu_ == nullptr) {
       ASSERT_OK_AND_ASSIGN(vcpu_, vm_->CreateVcpu(0));
-      ASSERT_OK_AND_ASSIGN(const auto cpuid, system_->SupportedCpuid());
+      ASSERT_OK_AND_ASSIGN(auto cpuid, system_->SupportedCpuid());
+      if (hyperv_) kvm::ShowHyperv(cpuid);
       ASSERT_OK(vcpu_->SetCpuid(cpuid));
     }
     const auto gdt = kvm::FlatGdt();
@@ -202,6 +203,7 @@ class ProtectionRoutesTest : public testing::TestWithParam<ProtectionWish> {
   std::unique_ptr<ProtectionEnforcer> enforcer_;
   std::unique_ptr<kvm::Vcpu> vcpu_;
   ProtectionWay way_{};
+  bool hyperv_ = false;  // of the vCPU to be made
   std::byte* host_ = nullptr;
 };
 
@@ -476,6 +478,57 @@ TEST_P(ProtectionMsrTest, StealTimeIsNotWrittenToAProtectedPage) {
       ::sched_yield();  // what it counts
     }
     EXPECT_TRUE(IsPageAsItWas()) << int{rights.bits()};
+  }
+}
+
+// --- KVM's Hyper-V interface --------------------------------------------------------------------------------------------
+
+class ProtectionHypervTest : public ProtectionRoutesTest {
+ protected:
+  static constexpr uint32_t kGuestOsId = 0x4000'0000, kSimp = 0x4000'0083, kEom = 0x4000'0084, kSint3 = 0x4000'0093,
+                            kTimerConfig = 0x4000'00b0, kTimerCount = 0x4000'00b1;
+  void SetUp() override {
+    ProtectionRoutesTest::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    if (vm_->CheckExtension(KVM_CAP_HYPERV_SYNIC2) == 0) GTEST_SKIP() << "no KVM_CAP_HYPERV_SYNIC2";
+    hyperv_ = true;
+    ASSERT_OK(vm_->CreateIrqChip(Gpa(0xfeff'c000), Gpa(0xfeff'd000)));
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Ways, ProtectionHypervTest, testing::Values(ProtectionWish::kHostMapping, ProtectionWish::kPrivateAttribute),
+                         [](const testing::TestParamInfo<ProtectionWish>& info) {
+                           return std::string(info.param == ProtectionWish::kHostMapping ? "HostMapping" : "PrivateAttribute");
+                         });
+
+// A guest reaches these by the instruction, whatever its hypercall page says.
+TEST_P(ProtectionHypervTest, AHypercallOfKvmsOwnDoesNotReadItsInputFromAPageWithoutTheRight) {
+  const std::array<uint64_t, 2> ipi{0x41, 1};  // vector, processor 0
+  std::memcpy(host_ + kPage, ipi.data(), sizeof(ipi));
+  const Bytes call = MovEax(0x000b) + MovEdx(0) + Bytes{0xbb} + Word(0) + MovEcx(kPage) + kvm::HypercallOpcode() + Out(0x11);
+  Start(kvm::kApicOn + Out(0x10) + call + call + JumpBack(call.size()));
+  ASSERT_TRUE(vcpu_->SetMsr(kGuestOsId, 0x8100'0000));
+  ExpectOut(0x10);
+  ExpectOut(0x11, 0);  // success: the route is there
+  Protect(kNone);
+  ASSERT_EQ(vcpu_->Run(), RunResult::kExit);
+  ASSERT_EQ(exit_reason(), uint32_t{KVM_EXIT_IO});
+  EXPECT_NE(static_cast<uint8_t>(vcpu_->io_data()[0]), 0);
+}
+
+TEST_P(ProtectionHypervTest, ATimersMessageIsNotWrittenToAProtectedPage) {
+  ASSERT_TRUE(memory_->Fill(Gpa(kPage), std::byte{0}, kPageBytes));
+  const Bytes arm = kvm::Wrmsr(kTimerConfig, 8 | 3 << 16) + kvm::Wrmsr(kTimerCount, 1) + kvm::Wrmsr(kEom, 0) + Out(0x10);
+  Start(kvm::kApicOn + arm + JumpBack(arm.size()));
+  ASSERT_OK(vcpu_->EnableSynic2());
+  ASSERT_TRUE(vcpu_->SetMsr(kSimp, kPage | 1));
+  ASSERT_TRUE(vcpu_->SetMsr(kSint3, 0x43));
+  for (int n = 0; n < 100 && IsPageAsItWas(kPage, 0); ++n) ExpectOut(0x10);
+  ASSERT_FALSE(IsPageAsItWas(kPage, 0));  // the route is there
+  for (const PageRights rights : {kNone, kReadExecute}) {
+    Protect(rights);
+    ASSERT_TRUE(memory_->Fill(Gpa(kPage), std::byte{0}, kPageBytes));
+    for (int n = 0; n < 100; ++n) ExpectOut(0x10);
+    EXPECT_TRUE(IsPageAsItWas(kPage, 0)) << int{rights.bits()};
   }
 }
 

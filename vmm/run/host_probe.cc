@@ -94,8 +94,8 @@ void ProbeKvm(HostReport& report) {
     report.protections.push_back({way, std::string(gives), from.available, from.reason});
   };
   add('A', "all of read, write and execute, per page", found->attributes_rwx);
-  add('B', "no access, or read and execute, per page; faults with an address", found->attributes_private);
-  add('C', "no access, or read and execute, per page; faults without an address", found->host_mapping);
+  add('B', "no access, or read and execute, per page; execution is never denied; faults with an address", found->attributes_private);
+  add('C', "no access, or read and execute, per page; execution is never denied; faults without an address", found->host_mapping);
 }
 
 std::string LandlockDetail(int abi) {
