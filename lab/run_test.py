@@ -235,10 +235,10 @@ class RunTest(unittest.TestCase):
         ours = subprocess.run([RUN, "--cache"], stdout=subprocess.PIPE, check=True).stdout.decode().rstrip("\n")
         name = os.environ.get("LAB_KERNEL") or "stock"
         os.makedirs(os.path.join(self.folder, "cache", "lab"))
-        kernel = os.path.realpath(os.path.join(ours, "lab", "kernel-" + name))
-        theirs = os.path.join(self.folder, "cache", "lab", os.path.basename(kernel))
-        shutil.copytree(kernel, theirs)
-        os.symlink(os.path.basename(kernel), os.path.join(self.folder, "cache", "lab", "kernel-" + name))
+        for part in ("kernel-" + name, "qemu"):
+            made = os.path.realpath(os.path.join(ours, "lab", part))
+            shutil.copytree(made, os.path.join(self.folder, "cache", "lab", os.path.basename(made)))
+            os.symlink(os.path.basename(made), os.path.join(self.folder, "cache", "lab", part))
         out = os.path.join(self.folder, "out")
         os.mkdir(out)
         for path in (self.folder, os.path.join(self.folder, "cache"), os.path.join(self.folder, "cache", "lab"), out):
