@@ -307,6 +307,11 @@ uint64_t GuestView::protected_pieces() const noexcept {
   return accesses_ == nullptr ? 0 : accesses_->borders();
 }
 
+uint64_t GuestView::protected_pages() const noexcept {
+  const MutexLock lock(mutex_);
+  return accesses_ == nullptr ? 0 : accesses_->protected_pages();
+}
+
 void GuestView::ResetProtections() noexcept {
   if (max_pieces_ == 0) return;  // made for none
   for (const RamMapping& mapping : mappings_) {

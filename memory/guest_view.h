@@ -136,6 +136,8 @@ class GuestView final {
   [[nodiscard]] AccessRun RunAt(Gpfn first, uint64_t pages) const noexcept;
   // In how many places access changes along RAM.
   [[nodiscard]] uint64_t protected_pieces() const noexcept;
+  // RAM pages that may not be both read and written, overlays aside.
+  [[nodiscard]] uint64_t protected_pages() const noexcept;
   // Everything may be read and written again. The process ends where the host refuses, as it cannot: pieces only meet.
   void ResetProtections() noexcept;
 

@@ -15,6 +15,12 @@ namespace {
 // The same two bits for each of a word's pages.
 constexpr uint64_t Everywhere(PageAccess access) noexcept { return 0x5555'5555'5555'5555 * static_cast<uint64_t>(access); }
 
+// How many of a word's pages are not kReadWrite, which is 0.
+constexpr uint64_t ProtectedIn(uint64_t word) noexcept {
+  return static_cast<uint64_t>(std::popcount((word | word >> 1) & 0x5555'5555'5555'5555));
+}
+static_assert(static_cast<int>(PageAccess::kReadWrite) == 0);
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PageAccessTable>> PageAccessTable::Create(const MemoryLayout& layout) {
@@ -89,7 +95,9 @@ void PageAccessTable::Set(Gpfn first, uint64_t pages, PageAccess access) noexcep
     const uint64_t count = std::min(kPagesPerWord - index, end - page);
     const uint64_t bits = count == kPagesPerWord ? ~uint64_t{0} : ((uint64_t{1} << count * kBitsPerPage) - 1) << index * kBitsPerPage;
     uint64_t& word = words_[page / kPagesPerWord];
+    protected_pages_ -= ProtectedIn(word);
     word = (word & ~bits) | (Everywhere(access) & bits);
+    protected_pages_ += ProtectedIn(word);
     page += count;
   }
 }
@@ -97,6 +105,7 @@ void PageAccessTable::Set(Gpfn first, uint64_t pages, PageAccess access) noexcep
 void PageAccessTable::Reset() noexcept {
   ::madvise(words_, bytes_, MADV_DONTNEED);  // reads as zeroes from now on
   borders_ = 0;
+  protected_pages_ = 0;
 }
 
 }  // namespace vmm

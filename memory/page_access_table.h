@@ -36,6 +36,9 @@ class PageAccessTable final {
   // As it would be after Set.
   [[nodiscard]] uint64_t BordersAfter(Gpfn first, uint64_t pages, PageAccess access) const noexcept;
 
+  // Pages that may not be read and written.
+  [[nodiscard]] uint64_t protected_pages() const noexcept { return protected_pages_; }
+
   // Everything may be read and written.
   void Reset() noexcept;
 
@@ -52,6 +55,7 @@ class PageAccessTable final {
   uint64_t* words_ = nullptr;
   uint64_t bytes_ = 0;
   uint64_t borders_ = 0;
+  uint64_t protected_pages_ = 0;
 };
 
 }  // namespace vmm

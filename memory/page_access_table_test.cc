@@ -1,5 +1,6 @@
 #include "memory/page_access_table.h"
 
+#include <algorithm>
 #include <random>
 #include <vector>
 
@@ -71,6 +72,7 @@ TEST(PageAccessTableTest, AgreesWithAPlainArrayOverRandomRanges) {
     uint64_t borders = 0;
     for (uint64_t page = 1; page < kPages; ++page) borders += model[page] != model[page - 1] ? 1 : 0;
     ASSERT_EQ(table->borders(), borders);
+    ASSERT_EQ(table->protected_pages(), static_cast<uint64_t>(std::ranges::count_if(model, [](PageAccess a) { return a != kRw; })));
     ASSERT_EQ(announced, borders);
     const uint64_t looked_at = random() % kPages;
     ASSERT_EQ(table->Get(Gpfn(looked_at)), model[looked_at]);

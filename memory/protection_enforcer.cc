@@ -150,12 +150,15 @@ void ProtectionEnforcer::CountFailure(ProtectStatus status) noexcept {
 }
 
 ProtectionEnforcer::Stats ProtectionEnforcer::stats() const noexcept {
+  uint64_t protected_pages = 0;
+  for (const GuestView* const view : views_) protected_pages += view->protected_pages();
   return {.pages = pages_.load(std::memory_order_relaxed),
           .runs = runs_.load(std::memory_order_relaxed),
           .rounded = rounded_.load(std::memory_order_relaxed),
           .not_enforceable = not_enforceable_.load(std::memory_order_relaxed),
           .too_many_pieces = too_many_pieces_.load(std::memory_order_relaxed),
-          .host_refused = host_refused_.load(std::memory_order_relaxed)};
+          .host_refused = host_refused_.load(std::memory_order_relaxed),
+          .protected_pages = protected_pages};
 }
 
 }  // namespace vmm

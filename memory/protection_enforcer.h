@@ -111,6 +111,7 @@ class ProtectionEnforcer final {
     uint64_t not_enforceable;  // calls that ended so
     uint64_t too_many_pieces;
     uint64_t host_refused;
+    uint64_t protected_pages;  // now, as it is enforced: of all views
   };
   [[nodiscard]] Stats stats() const noexcept;
 

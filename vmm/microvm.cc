@@ -108,6 +108,7 @@ class MicroVmImpl final : public MicroVm {
   absl::Status BuildProcessors(const BootEntry& entry);
   absl::Status Prepare();
   absl::Status StartThreads();
+  void AddVsmStats(const VsmMachine& vsm, MicroVmStats& stats) const;
   void OnDeviceFailed(OnFailure policy, const std::string& message);
   // Who finds no kvmclock needs another clock.
   [[nodiscard]] bool has_rtc() const { return config_.hyperv.enabled || config_.machine == MachineKind::kTest; }
@@ -456,6 +457,29 @@ EndReport MicroVmImpl::Wait() {
 
 void MicroVmImpl::Stop() noexcept { lifecycle_->RequestEnd(MachineEnd::kStopped, "stopped on request"); }
 
+void MicroVmImpl::AddVsmStats(const VsmMachine& vsm, MicroVmStats& stats) const {
+  for (size_t index = 0; index < stats.processors.size(); ++index) {
+    const VsmMachine::VpStats from = vsm.stats(static_cast<uint32_t>(index));
+    MicroVmStats::Processor& to = stats.processors[index];
+    to.vtl_calls = from.switches.calls;
+    to.vtl_returns = from.switches.returns;
+    to.vtl_preemptions = from.switches.preemptions;
+    to.intercepts.push_back({.reads = from.intercepts.reads,
+                             .writes = from.intercepts.writes,
+                             .executes = from.intercepts.executes,
+                             .emulated = from.intercepts.emulated,
+                             .retried = from.intercepts.again,
+                             .unknown = from.intercepts.unknown});
+  }
+  const ProtectionEnforcer::Stats from = protections_->stats();
+  stats.protections = {.protected_pages = from.protected_pages,
+                       .set = from.pages,
+                       .rounded = from.rounded,
+                       .not_enforceable = from.not_enforceable,
+                       .too_many_pieces = from.too_many_pieces,
+                       .host_refused = from.host_refused};
+}
+
 MicroVmStats MicroVmImpl::stats() const {
   MicroVmStats stats;
   for (const auto& processor : processors_) {
@@ -479,6 +503,7 @@ MicroVmStats MicroVmImpl::stats() const {
     to.events = from.events;
     to.message_kicks = from.kicks;
   }
+  if (hyperv_->vsm() != nullptr) AddVsmStats(*hyperv_->vsm(), stats);
   return stats;
 }
 

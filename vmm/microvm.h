@@ -13,38 +13,18 @@
 #ifndef VMM_VMM_MICROVM_H_
 #define VMM_VMM_MICROVM_H_
 
-#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "devices/machine_control.h"
 #include "vmm/config/vm_config.h"
 #include "vmm/machine/lifecycle.h"
+#include "vmm/microvm_stats.h"
 
 namespace vmm {
-
-struct MicroVmStats {
-  struct Processor {
-    uint64_t pio_exits = 0;
-    uint64_t mmio_exits = 0;
-    uint64_t msr_exits = 0;
-    uint64_t hypercall_exits = 0;
-    uint64_t interrupted = 0;
-    uint64_t other_exits = 0;
-    uint64_t unclaimed = 0;
-    // With the Hyper-V interface. Messages and events are those to this processor.
-    uint64_t messages_written = 0;
-    uint64_t messages_refused = 0;  // to their senders: a full queue, or a SynIC that is off
-    uint64_t slots_busy = 0;        // looks that found the last message not taken yet
-    uint64_t events = 0;            // flags that became set
-    uint64_t message_kicks = 0;     // of this processor out of the guest, for a message
-  };
-  std::vector<Processor> processors;
-};
 
 class MicroVm {
  public:

@@ -66,7 +66,7 @@ bool MemoryIntercepts::OnFault() noexcept {
       break;
     case AccessFinding::kNone:
     case AccessFinding::kGuestFault: break;
-    case AccessFinding::kUnknown: Count(stats_.unknown); break;
+    case AccessFinding::kUnknown: Count(counters_.unknown); break;
   }
   return TryAgain(vcpu.synced_regs().rip);
 }
@@ -74,7 +74,7 @@ bool MemoryIntercepts::OnFault() noexcept {
 bool MemoryIntercepts::TryAgain(uint64_t rip) noexcept {
   tries_ = rip == last_rip_ ? tries_ + 1 : 0;
   last_rip_ = rip;
-  Count(stats_.again);
+  Count(counters_.again);
   return tries_ < kPatience;
 }
 
@@ -100,14 +100,24 @@ bool MemoryIntercepts::Tell(kvm::Vcpu& vcpu, const AccessViolation& violation) n
   (void)synic->PostIntercept(Poster::OfVp(vp_), Sint::Of<0>(), MakeMemoryIntercept(state, access));
   environment_.scheduler.SuspendForIntercept();
   tries_ = 0;
-  Count(stats_.intercepts);
+  Count(counters_.told[static_cast<size_t>(violation.kind)]);
   return true;
+}
+
+MemoryIntercepts::Stats MemoryIntercepts::stats() const noexcept {
+  const auto told = [this](AccessKind kind) { return counters_.told[static_cast<size_t>(kind)].load(std::memory_order_relaxed); };
+  return {.reads = told(AccessKind::kRead),
+          .writes = told(AccessKind::kWrite),
+          .executes = told(AccessKind::kExecute),
+          .again = counters_.again.load(std::memory_order_relaxed),
+          .unknown = counters_.unknown.load(std::memory_order_relaxed),
+          .emulated = counters_.emulated.load(std::memory_order_relaxed)};
 }
 
 bool MemoryIntercepts::OnEmulatedAccess(Gpa gpa, std::span<std::byte> data, bool write) noexcept {
   if (!environment_.memory.Contains(gpa, 1)) return false;
   std::ranges::fill(data, std::byte{0xff});
-  Count(stats_.emulated);
+  Count(counters_.emulated);
   AccessViolation violation;
   violation.gpa = gpa;
   violation.kind = write ? AccessKind::kWrite : AccessKind::kRead;

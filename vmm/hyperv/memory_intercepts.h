@@ -2,7 +2,7 @@
 //
 // Shapes   one object a VP, for all its levels that are restricted. The message is on SINT0 of the level that refuses, which is the
 //          lowest of those that do; the one that was stopped waits till the other has been entered and has left it (VtlScheduler).
-// Threads  confined to the VP's, outside the guest.
+// Threads  confined to the VP's, outside the guest, but for stats.
 // Trust    registers, instructions and page tables are the guest's: the access decoder's to distrust.
 // Errors   false: no protection explains it.
 // Source   Hyper-V TLFS, "Memory Intercepts", "Secure Intercepts".
@@ -15,6 +15,7 @@
 #ifndef VMM_VMM_HYPERV_MEMORY_INTERCEPTS_H_
 #define VMM_VMM_HYPERV_MEMORY_INTERCEPTS_H_
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -45,10 +46,13 @@ class MemoryIntercepts final {
     std::function<Synic*(Vtl)> synic_of;   // this VP's
   };
   struct Stats {
-    std::atomic<uint64_t> intercepts{0};
-    std::atomic<uint64_t> again{0};     // nothing refused it any more
-    std::atomic<uint64_t> unknown{0};   // instructions that the decoder does not know
-    std::atomic<uint64_t> emulated{0};  // KVM's emulator met a refused page
+    // Told, by what the access was.
+    uint64_t reads = 0;
+    uint64_t writes = 0;
+    uint64_t executes = 0;
+    uint64_t again = 0;     // nothing refused it any more, or it is not known: made again
+    uint64_t unknown = 0;   // of these: instructions that the decoder does not know
+    uint64_t emulated = 0;  // KVM's emulator met a refused page
   };
 
   MemoryIntercepts(VpIndex vp, Vtl vtl, Environment environment) : vp_(vp), vtl_(vtl), environment_(std::move(environment)) {}
@@ -60,7 +64,8 @@ class MemoryIntercepts final {
   // KVM's emulator has taken a page for a device's. True: it is RAM, and a read's answer is in `data`.
   [[nodiscard]] bool OnEmulatedAccess(Gpa gpa, std::span<std::byte> data, bool write) noexcept;
 
-  [[nodiscard]] const Stats& stats() const noexcept { return stats_; }
+  // Any thread.
+  [[nodiscard]] Stats stats() const noexcept;
 
  private:
   static constexpr uint32_t kPatience = 100'000;
@@ -74,7 +79,13 @@ class MemoryIntercepts final {
   const VpIndex vp_;
   const Vtl vtl_;
   const Environment environment_;
-  Stats stats_;
+  // Written by the VP's thread alone; relaxed, they order nothing.
+  struct {
+    std::array<std::atomic<uint64_t>, 3> told{};  // by AccessKind
+    std::atomic<uint64_t> again{0};
+    std::atomic<uint64_t> unknown{0};
+    std::atomic<uint64_t> emulated{0};
+  } counters_;
   uint64_t last_rip_ = 0;
   uint32_t tries_ = 0;
 };

@@ -89,7 +89,14 @@ class VsmMachine final : private VsmVps {
 
   // Null where there is no such level or VP.
   [[nodiscard]] Synic* FindSynic(VpIndex vp, Vtl vtl) noexcept;
-  [[nodiscard]] VtlScheduler::Stats stats(uint32_t index) const noexcept { return vps_[index].scheduler->stats(); }
+  struct VpStats {
+    VtlScheduler::Stats switches;
+    MemoryIntercepts::Stats intercepts;  // of VTL0
+  };
+  // Any thread, after Finish.
+  [[nodiscard]] VpStats stats(uint32_t index) const noexcept {
+    return {.switches = vps_[index].scheduler->stats(), .intercepts = vps_[index].intercepts->stats()};
+  }
 
  private:
   // The VPs of a level.

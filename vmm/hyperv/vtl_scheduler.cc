@@ -8,6 +8,14 @@
 #include "devices/hyperv/vsm/vsm_layout.h"
 
 namespace vmm {
+namespace {
+
+// Adds without a locked instruction: the VP's thread alone writes.
+void Count(std::atomic<uint64_t>& counter) noexcept {
+  counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
+}  // namespace
 
 VtlScheduler::VtlScheduler(VpIndex vp, Environment environment) noexcept
     : vp_(vp),
@@ -30,7 +38,7 @@ LevelScheduler::Turn VtlScheduler::BeforeEntry() noexcept {
     }
     switch (schedule.kind) {
       case VtlSchedule::Kind::kPreempt:
-        ++stats_.preemptions;
+        Count(preemptions_);
         if (!Enter(schedule.vtl, VtlEntryReason::kInterrupt)) return Turn::kWait;
         break;
       case VtlSchedule::Kind::kWait:
@@ -95,10 +103,10 @@ bool VtlScheduler::Return(VtlSwitchRequest request) noexcept {
 bool VtlScheduler::DoSwitch() noexcept {
   const VtlSwitchAction action = std::exchange(switch_, VtlSwitchAction{});
   if (action.kind == VtlSwitchAction::Kind::kCall) {
-    ++stats_.calls;
+    Count(calls_);
     return Enter(action.to, VtlEntryReason::kVtlCall);
   }
-  ++stats_.returns;
+  Count(returns_);
   return Leave(action.to, action.fast);
 }
 
@@ -118,6 +126,12 @@ bool VtlScheduler::Leave(Vtl to, bool fast) noexcept {
   (void)vsm_.TakeInitialContext(to);
   if (!fast) environment_.processor.RestoreReturnRegisters(from, Page(from));
   return true;
+}
+
+VtlScheduler::Stats VtlScheduler::stats() const noexcept {
+  return {.calls = calls_.load(std::memory_order_relaxed),
+          .returns = returns_.load(std::memory_order_relaxed),
+          .preemptions = preemptions_.load(std::memory_order_relaxed)};
 }
 
 HvStatus VtlScheduler::Enable(Vtl caller, bool own_vp, uint8_t guest_vtl, const HvInitialVpContext& context) noexcept {

@@ -17,7 +17,7 @@
 //   8. A VP that waits for INIT and SIPI and has a higher level runs nothing till StartVirtualProcessor: what is sent to it by
 //      SIPI stays unseen.
 //
-// Threads  confined to the VP's, outside the guest. Another VP's calls come here by VpRequests.
+// Threads  confined to the VP's, outside the guest, but for stats. Another VP's calls come here by VpRequests.
 // Trust    contexts and register values are the guest's; Vtl is below kHvVtlCount and one that the partition may have.
 // Errors   HvStatus. What ends the machine has been told by VtlProcessor; then nothing runs any more.
 // Source   Hyper-V TLFS, "Virtual Secure Mode"; docs/design.md, "One KVM VM per VTL".
@@ -28,6 +28,7 @@
 #define VMM_VMM_HYPERV_VTL_SCHEDULER_H_
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 
@@ -100,7 +101,8 @@ class VtlScheduler final : public LevelScheduler {
   }
 
   [[nodiscard]] VsmVp& vsm() noexcept { return vsm_; }
-  [[nodiscard]] const Stats& stats() const noexcept { return stats_; }
+  // Any thread.
+  [[nodiscard]] Stats stats() const noexcept;
 
  private:
   [[nodiscard]] ScheduledLevel& Level(Vtl vtl) noexcept { return *environment_.levels[vtl.raw()]; }
@@ -120,7 +122,10 @@ class VtlScheduler final : public LevelScheduler {
   VtlSwitchAction switch_;  // kUndefinedOpcode: none
   bool waits_for_start_ = false;
   bool suspended_ = false;  // the active level
-  Stats stats_;
+  // Written by the VP's thread alone; relaxed, they order nothing.
+  std::atomic<uint64_t> calls_{0};
+  std::atomic<uint64_t> returns_{0};
+  std::atomic<uint64_t> preemptions_{0};
 };
 
 }  // namespace vmm

@@ -18,6 +18,7 @@
 #include "vmm/cli/exit_status.h"
 #include "vmm/microvm.h"
 #include "vmm/run/inherited_fds.h"
+#include "vmm/run/stats_text.h"
 #include "vmm/run/terminal.h"
 
 namespace vmm {
@@ -33,20 +34,6 @@ absl::StatusOr<OwnedFd> TakeSignals() {
   const int fd = ::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
   if (fd < 0) return absl::InternalError(absl::StrCat("create signalfd: error ", errno));
   return OwnedFd(fd);
-}
-
-void LogStats(const MicroVmStats& stats) {
-  for (size_t i = 0; i < stats.processors.size(); ++i) {
-    const auto& vp = stats.processors[i];
-    Log(LogLevel::kDebug, "vmm",
-        absl::StrCat("virtual processor ", i, ": exits for ports ", vp.pio_exits, ", memory ", vp.mmio_exits, ", MSRs ", vp.msr_exits,
-                     ", hypercalls ", vp.hypercall_exits, ", signals ", vp.interrupted, ", others ", vp.other_exits,
-                     "; nobody answered ", vp.unclaimed));
-    if (vp.messages_written + vp.messages_refused + vp.events == 0) continue;
-    Log(LogLevel::kDebug, "vmm",
-        absl::StrCat("virtual processor ", i, ": messages ", vp.messages_written, ", refused ", vp.messages_refused, ", slot busy ",
-                     vp.slots_busy, ", kicks for them ", vp.message_kicks, "; events ", vp.events));
-  }
 }
 
 // The number of the signal that ended it, 0 if none did.
@@ -113,7 +100,7 @@ int RunMachine(const VmConfig& config) {
   const MicroVmStats stats = (*vm)->stats();
   vm->reset();
   terminal.reset();
-  LogStats(stats);
+  for (const StatsLine& line : StatsLines(stats)) Log(line.level, "vmm", line.text);
   if (const int calls = ViolationsLetThrough(); calls > 0) {
     Log(LogLevel::kWarning, "sandbox", absl::StrCat(calls, " different system calls outside the monitor's policies were let through"));
   }

@@ -1,0 +1,60 @@
+#include "vmm/run/stats_text.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace vmm {
+namespace {
+
+using ::testing::StartsWith;
+
+MicroVmStats OneProcessor() {
+  MicroVmStats stats;
+  stats.processors.resize(1);
+  return stats;
+}
+
+TEST(StatsTextTest, AnOrdinaryMachineHasExitsAloneAndForDebuggingOnly) {
+  MicroVmStats stats = OneProcessor();
+  stats.processors[0].pio_exits = 3;
+  const auto lines = StatsLines(stats);
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(lines[0].level, LogLevel::kDebug);
+  EXPECT_EQ(lines[0].text, "virtual processor 0: exits for ports 3, memory 0, MSRs 0, hypercalls 0, signals 0, others 0; nobody answered 0");
+}
+
+TEST(StatsTextTest, InterceptsAreALineAProcessorThatOthersRead) {
+  MicroVmStats stats = OneProcessor();
+  stats.processors[0].vtl_calls = 5;
+  stats.processors[0].vtl_returns = 6;
+  stats.processors[0].vtl_preemptions = 7;
+  stats.processors[0].intercepts = {{.reads = 1, .writes = 2, .executes = 3, .retried = 4}};
+  const auto lines = StatsLines(stats);
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[1].level, LogLevel::kInfo);
+  EXPECT_THAT(lines[1].text, StartsWith("virtual processor 0: intercepts of VTL0: reads 1, writes 2, executes 3, retried 4; "
+                                        "VTL calls 5, returns 6, pre-emptions 7"));
+}
+
+TEST(StatsTextTest, WithoutAnInterceptTheLineIsForDebugging) {
+  MicroVmStats stats = OneProcessor();
+  stats.processors[0].vtl_calls = 1;
+  stats.processors[0].intercepts = {{.retried = 1}};
+  EXPECT_EQ(StatsLines(stats).at(1).level, LogLevel::kDebug);
+}
+
+TEST(StatsTextTest, ProtectionsAreOneLineOfTheMachine) {
+  MicroVmStats stats;
+  stats.protections = {.protected_pages = 1, .set = 2, .rounded = 3, .not_enforceable = 1, .too_many_pieces = 2, .host_refused = 1};
+  const auto lines = StatsLines(stats);
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(lines[0].level, LogLevel::kInfo);
+  EXPECT_THAT(lines[0].text, StartsWith("page protections: 1 pages protected now; pages set 2, rounded 3; calls refused 4"));
+  stats.protections = MicroVmStats::Protections{};
+  EXPECT_EQ(StatsLines(stats).at(0).level, LogLevel::kDebug);
+  stats.protections->host_refused = 1;
+  EXPECT_EQ(StatsLines(stats).at(0).level, LogLevel::kInfo);
+}
+
+}  // namespace
+}  // namespace vmm
