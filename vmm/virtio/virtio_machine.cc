@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/owned_fd.h"
@@ -49,9 +51,11 @@ absl::Status VirtioMachine::AddDevices(const Environment& environment, const VmC
       if (!options.executable.valid()) return ErrnoStatus(errno, absl::StrCat("open device executable '", executable, "'"));
     }
     const VirtioDevice::Environment around{environment.loop.loop(), environment.memory, router_, router_, environment.control};
+    const absl::Time begin = absl::Now();
     ASSIGN_OR_RETURN(auto device, VirtioDevice::Create(around, std::move(options)));
     RETURN_IF_ERROR(root_.Add(device->function()).status());
-    Log(LogLevel::kDebug, "vmm", absl::StrCat("started device '", device->name(), "' (pid ", device->pid(), ")"));
+    Log(LogLevel::kDebug, "vmm", absl::StrCat("started device '", device->name(), "' (pid ", device->pid(), ") in ",
+                                              absl::ToInt64Microseconds(absl::Now() - begin), " us"));
     devices_.push_back(std::move(device));
   }
   return absl::OkStatus();
