@@ -191,6 +191,20 @@ TEST(AnNmiForVtl0IsAsserted) {
   });
 }
 
+TEST(AnNmiForVtl1StopsVtl0) {
+  constexpr uint32_t kIcrNmi = 4 << 8;
+  Tally tally;
+  InVtl1([] { CountInterrupts(kNmi, Eoi::kNone); });
+  for (uint32_t cpu = 0; cpu < CpuCount(); ++cpu) {
+    const uint64_t before = SecureInterruptCount(cpu, kNmi), low = InterruptCountOf(cpu, kNmi);
+    InVtl1([&] { WriteIcr(cpu, kIcrNmi); });
+    tally.True(WaitFor([&] { return SecureInterruptCount(cpu, kNmi) != before; }), "taken by VTL1");
+    tally.Equal(SecureInterruptCount(cpu, kNmi), before + 1, "once");
+    tally.Equal(InterruptCountOf(cpu, kNmi), low, "and not by VTL0");
+  }
+  EXPECT_TRUE(tally.ok());
+}
+
 // VTL1 leaves with its interrupts off and one pending: it is entered again before VTL0 has done an instruction.
 TEST(WhatIsPendingAtAReturnEntersAgain) {
   const uint64_t before = Taken(kIpi), entries = Entries();
