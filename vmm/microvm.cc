@@ -53,6 +53,8 @@
 #include "vmm/boot/reset_stub.h"
 #include "vmm/confine/confine_monitor.h"
 #include "vmm/hyperv/hyperv_machine.h"
+#include "vmm/hyperv/kvm_page_attributes.h"
+#include "vmm/hyperv/protection_way.h"
 #include "vmm/hyperv/vsm_machine.h"
 #include "vmm/machine/boot_state.h"
 #include "vmm/machine/machine_event_loop.h"
@@ -84,6 +86,15 @@ absl::Status GiveMemory(kvm::Vm& vm, const GuestView& view) {
   return absl::OkStatus();
 }
 
+ProtectionWish WishOf(VsmProtection protection) {
+  switch (protection) {
+    case VsmProtection::kPrivateAttribute: return ProtectionWish::kPrivateAttribute;
+    case VsmProtection::kHostMapping: return ProtectionWish::kHostMapping;
+    case VsmProtection::kAuto: break;
+  }
+  return ProtectionWish::kAuto;
+}
+
 class MicroVmImpl final : public MicroVm {
  public:
   MicroVmImpl(const VmConfig& config, Options options) : config_(config), options_(std::move(options)) {}
@@ -97,6 +108,7 @@ class MicroVmImpl final : public MicroVm {
   MicroVmStats stats() const override;
 
  private:
+  absl::Status CreateVtl0Vm();
   absl::Status BuildMemory();
   absl::Status BuildDevices();
   absl::Status BuildTestMachine();
@@ -114,6 +126,9 @@ class MicroVmImpl final : public MicroVm {
   [[nodiscard]] bool has_rtc() const { return config_.hyperv.enabled || config_.machine == MachineKind::kTest; }
   [[nodiscard]] ConfinementNeeds confinement_needs() const {
     return {.locks_memory = config_.memory.lock, .foreign_device_ids = config_.sandbox.waive_namespaces};
+  }
+  [[nodiscard]] Unenforceable unenforceable() const {
+    return config_.hyperv.round_unenforceable ? Unenforceable::kRound : Unenforceable::kRefuse;
   }
   // On the event-loop thread, once.
   void End();
@@ -139,6 +154,8 @@ class MicroVmImpl final : public MicroVm {
   std::optional<MemoryLayout> layout_;
   std::unique_ptr<kvm::System> kvm_;
   std::unique_ptr<kvm::Vm> vm_;
+  ProtectionWay protection_way_ = ProtectionWay::kHostMapping;  // with vsm
+  std::optional<KvmPageAttributes> page_attributes_;  // where the way has them; called by the view until no overlay is left
   std::unique_ptr<kvm::Vm> vtl1_vm_;  // with vsm
   std::unique_ptr<MachineEventLoop> loop_;
   std::unique_ptr<AcpiPm> acpi_pm_;
@@ -170,7 +187,7 @@ absl::Status MicroVmImpl::Build() {
   ASSIGN_OR_RETURN(lifecycle_, Lifecycle::Create());
   ASSIGN_OR_RETURN(loop_, MachineEventLoop::Create());
   ASSIGN_OR_RETURN(kvm_, kvm::System::Open());
-  ASSIGN_OR_RETURN(vm_, kvm_->CreateVm());
+  RETURN_IF_ERROR(CreateVtl0Vm());
   RETURN_IF_ERROR(vm_->CreateIrqChip(kKvmIdentityMapBase, kKvmTssBase));
   RETURN_IF_ERROR(BuildDevices());
   if (config_.serial.enabled) RETURN_IF_ERROR(BeginSerial());
@@ -186,13 +203,26 @@ absl::Status MicroVmImpl::Build() {
   return built.ok() ? serial : built;
 }
 
+absl::Status MicroVmImpl::CreateVtl0Vm() {
+  if (!config_.hyperv.vsm) {
+    ASSIGN_OR_RETURN(vm_, kvm_->CreateVm());
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(RestrictedVm made, CreateRestrictedVm(*kvm_, WishOf(config_.hyperv.protection)));
+  vm_ = std::move(made.vm);
+  protection_way_ = made.way;
+  if (protection_way_ == ProtectionWay::kPrivateAttribute) page_attributes_.emplace(*vm_);
+  Log(config_.hyperv.round_unenforceable ? LogLevel::kWarning : LogLevel::kInfo, "vmm", Describe(protection_way_, unenforceable()));
+  return absl::OkStatus();
+}
+
 absl::Status MicroVmImpl::BuildMemory() {
   ASSIGN_OR_RETURN(layout_, MemoryLayout::Create(config_.memory.bytes));
   ASSIGN_OR_RETURN(ram_, GuestRam::Create(config_.memory));
   ASSIGN_OR_RETURN(memory_, GuestMemory::Create(*ram_, *layout_));
   const uint32_t overlay_pages = config_.hyperv.enabled ? HypervMachine::OverlayPages(config_.processors) : 0;
-  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram_, *layout_, overlay_pages,
-                                            config_.hyperv.vsm ? GuestView::kMaxProtectedPieces : 0));
+  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram_, *layout_, overlay_pages, config_.hyperv.vsm ? GuestView::kMaxProtectedPieces : 0,
+                                            page_attributes_ ? &*page_attributes_ : nullptr));
   RETURN_IF_ERROR(GiveMemory(*vm_, *view_));
   if (!config_.hyperv.vsm) return absl::OkStatus();
   ASSIGN_OR_RETURN(vtl1_vm_, kvm_->CreateVm());
@@ -200,7 +230,7 @@ absl::Status MicroVmImpl::BuildMemory() {
   RETURN_IF_ERROR(GiveMemory(*vtl1_vm_, *vtl1_view_));
   constexpr unsigned kLevels = 2;
   ASSIGN_OR_RETURN(protection_map_, ProtectionMap::Create(*layout_, kLevels));
-  ASSIGN_OR_RETURN(protections_, ProtectionEnforcer::Create(*protection_map_, {view_.get()}, Unenforceable::kRefuse));
+  ASSIGN_OR_RETURN(protections_, ProtectionEnforcer::Create(*protection_map_, {view_.get()}, unenforceable()));
   return absl::OkStatus();
 }
 
@@ -472,7 +502,9 @@ void MicroVmImpl::AddVsmStats(const VsmMachine& vsm, MicroVmStats& stats) const 
                              .unknown = from.intercepts.unknown});
   }
   const ProtectionEnforcer::Stats from = protections_->stats();
-  stats.protections = {.protected_pages = from.protected_pages,
+  stats.protections = {.way = static_cast<char>(protection_way_),
+                       .rounds = config_.hyperv.round_unenforceable,
+                       .protected_pages = from.protected_pages,
                        .set = from.pages,
                        .rounded = from.rounded,
                        .not_enforceable = from.not_enforceable,

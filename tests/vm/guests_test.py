@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """The freestanding guests of tests/guests in the TEST machine: each with 1, 2 and 4 processors, on both Hyper-V backings. Those named
-vsm_* are offered VTL1, and run on one backing: timers of VTL0 are not their subject.
+vsm_* are offered VTL1, and run on one backing, as timers of VTL0 are not their subject, but by each way to protect pages that the host
+has (docs/design.md, section 5), or those that VMM_VSM_WAYS names. By way B they also hold the access decoder against KVM's own word of
+where a fault was.
 
-Every TEST of a guest is a test here: GUEST_VPS_BACKING.test_NAME. A machine runs once, when its first test is asked for. What the
+Every TEST of a guest is a test here: GUEST_VPS_BACKING.test_NAME, or GUEST_VPS_WAY.test_NAME. A machine runs once, when its first test is asked for. What the
 guest prints is checked against what its source registers, so that a guest that ends early has not passed.
 
     guests_test.py hv_msr_test_2vp_own.test_VpIndexIsReadOnly        one of them (inside the lab)
@@ -10,6 +12,7 @@ guest prints is checked against what its source registers, so that a guest that 
 Needs /dev/kvm and root (or a user who may make user namespaces).
 """
 import glob
+import json
 import os
 import re
 import subprocess
@@ -22,9 +25,8 @@ FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/guests"
 IMAGES = os.environ.get("VMM_GUESTS", os.path.join(os.path.dirname(os.path.dirname(FOLDER)), "bazel-bin/tests/guests"))
 PROCESSORS = (1, 2, 4)
 BACKINGS = ("KERNEL", "OWN")
-VSM_BACKINGS = ("KERNEL",)
-VSM = "vsm { enabled: true } "
-ALL_PASSED, SOME_FAILED = 1, 3
+VSM_WAYS = ("HOST_MAPPING", "PRIVATE_ATTRIBUTE")
+ALL_PASSED, SOME_FAILED, HOST_LACKS = 1, 3, 8
 # A byte of a guest's output costs about a millisecond in the lab.
 LINES = os.environ.get("VMM_GUEST_LINES", "short")
 
@@ -33,7 +35,7 @@ memory {{ size_mib: 64 }}
 processors {{ count: {processors} }}
 boot {{ kernel: "{kernel}" command_line: "backing={backing_name} lines={lines}{arguments}" }}
 hyperv {{ enabled: true backing: {backing} {vsm}}}
-logging {{ level: WARNING }}
+logging {{ level: INFO }}
 """
 
 
@@ -41,15 +43,23 @@ def offers_vsm(guest):
     return guest.startswith("vsm_")
 
 
+def ways():
+    """Of those that are asked for, by their names in hyperv.vsm.protection: why this host has not got it, or None."""
+    asked = os.environ.get("VMM_VSM_WAYS", " ".join(VSM_WAYS)).split()
+    check = subprocess.run([harness.VMM, "check", "--json"], capture_output=True, timeout=harness.LIMIT)
+    found = {way["choice"]: None if way["available"] else way["reason"] for way in json.loads(check.stdout)["protections"]}
+    return {way: found.get(way, "vmm check does not name it") for way in asked}
+
+
 class Outcome:
     """What one machine said: its lines by test, and its exit status."""
 
-    def __init__(self, guest, processors, backing, arguments=""):
+    def __init__(self, guest, processors, backing="KERNEL", arguments="", vsm=""):
         with tempfile.TemporaryDirectory() as folder:
             config = os.path.join(folder, "vm.textproto")
             with open(config, "w") as out:
                 out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(), lines=LINES, arguments=arguments,
-                                        vsm=VSM if offers_vsm(guest) else "",
+                                        vsm=f"vsm {{ enabled: true {vsm} }} " if vsm else "",
                                         kernel=os.path.join(IMAGES, guest + ".elf")))
             try:
                 result = subprocess.run([harness.VMM, "run", "--config", config], stdin=subprocess.DEVNULL, capture_output=True,
@@ -81,13 +91,13 @@ def registered(guest):
         return re.findall(r"^TEST\((\w+)\)", source.read(), re.MULTILINE)
 
 
-def make_case(guest, processors, backing):
+def make_case(guest, processors, name, **machine):
     class Case(unittest.TestCase):
         outcome = None
 
         @classmethod
         def setUpClass(cls):
-            cls.outcome = Outcome(guest, processors, backing)
+            cls.outcome = Outcome(guest, processors, **machine)
 
         def test__the_guest_ran_to_its_end(self):
             self.assertEqual(self.outcome.ended, registered(guest), self.outcome.tail())
@@ -110,8 +120,8 @@ def make_case(guest, processors, backing):
 
     for name in registered(guest):
         setattr(Case, "test_" + name, make_test(name))
-    Case.__name__ = Case.__qualname__ = f"{guest}_{processors}vp_{backing.lower()}"
-    return Case
+    Case.__name__ = Case.__qualname__ = f"{guest}_{processors}vp_{name.lower()}"
+    globals()[Case.__name__] = Case
 
 
 class Ends(unittest.TestCase):
@@ -119,7 +129,7 @@ class Ends(unittest.TestCase):
 
     def ends(self, how, status):
         only = " only=TheMachineEndsAsTheCommandLineSays end="
-        outcome = Outcome("machine_test", 2, "KERNEL", only + how)
+        outcome = Outcome("machine_test", 2, arguments=only + how)
         self.assertEqual(outcome.status, status, outcome.tail())
         self.assertEqual(outcome.ended, [], outcome.tail())
 
@@ -145,14 +155,42 @@ def guests():
     return [name for name in names if chosen in name]
 
 
-for guest in guests():
-    for processors in PROCESSORS:
-        for backing in VSM_BACKINGS if offers_vsm(guest) else BACKINGS:
-            case = make_case(guest, processors, backing)
-            globals()[case.__name__] = case
+def make_cases():
+    host = ways() if any(map(offers_vsm, guests())) else {}
+    for guest in guests():
+        for processors in PROCESSORS:
+            if not offers_vsm(guest):
+                for backing in BACKINGS:
+                    make_case(guest, processors, backing, backing=backing)
+                continue
+            for way, missing in host.items():
+                if missing is None:
+                    make_case(guest, processors, way, vsm=f"protection: {way}")
+    for way, missing in host.items():
+        if missing is None and "vsm_protect_test" in guests():
+            # What cannot be enforced, rounded: everything else is the same, so one machine does.
+            make_case("vsm_protect_test", 1, way + "_round", vsm=f"protection: {way} unenforceable: ROUND", arguments=" execute=rounded")
+        elif missing is not None:
+            make_missing_case(way, missing)
 
-# The loop's last class would be loaded under this name a second time.
-del case
+
+def make_missing_case(way, missing):
+    """A host without a way says so, before anything runs; and the tests that it cannot run are seen to be left out."""
+
+    class Case(unittest.TestCase):
+        def test_a_machine_that_asks_for_it_does_not_start(self):
+            outcome = Outcome("vsm_protect_test", 1, vsm=f"protection: {way}")
+            self.assertEqual(outcome.status, HOST_LACKS, outcome.tail())
+            self.assertIn("as hyperv.vsm.protection says: " + missing, outcome.errors)
+
+        def test_guests(self):
+            self.skipTest(f"this host has no {way}: {missing}")
+
+    Case.__name__ = Case.__qualname__ = f"without_{way.lower()}"
+    globals()[Case.__name__] = Case
+
+
+make_cases()
 
 
 if __name__ == "__main__":

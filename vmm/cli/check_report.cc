@@ -58,7 +58,7 @@ HostVerdict JudgeHost(const HostReport& report) {
   }
   verdict.ready = verdict.missing.empty();
   for (const HostReport::ProtectionWay& way : report.protections) {
-    if (!way.available || verdict.best_way != '\0') continue;
+    if (!way.available || way.choice.empty() || verdict.best_way != '\0') continue;
     verdict.best_way = way.way;
     verdict.protections = absl::StrCat("page protections by way ", absl::string_view(&way.way, 1), ": ", way.gives);
   }
@@ -102,11 +102,16 @@ std::string CheckReportText(const HostReport& report) {
 
   out += "\nPage protections (best first)\n";
   for (const HostReport::ProtectionWay& way : report.protections) {
-    absl::StrAppendFormat(&out, "  %s  %-3s  %s (%s)\n", absl::string_view(&way.way, 1), YesNo(way.available), way.gives,
-                          way.reason);
+    absl::StrAppendFormat(&out, "  %s  %-3s  %s%s (%s)\n", absl::string_view(&way.way, 1), YesNo(way.available),
+                          way.choice.empty() ? "" : absl::StrCat(way.choice, ": "), way.gives, way.reason);
+    if (way.available && way.choice.empty()) out += "          No machine uses it yet.\n";
   }
-  if (verdict.best_way != 'A') {
-    out += "  Execute permission cannot be denied on this host: what cannot be enforced is refused.\n";
+  if (verdict.best_way == '\0') {
+    out += "  A machine with hyperv.vsm does not start on this host.\n";
+  } else {
+    absl::StrAppend(&out, "  hyperv.vsm.protection AUTO is way ", absl::string_view(&verdict.best_way, 1), " on this host. Execution cannot be denied to "
+                    "a page that may be read:\n  a guest that asks for it is refused, or gets more than it asked for where "
+                    "hyperv.vsm.unenforceable is ROUND.\n");
   }
 
   out += "\nSandbox\n";
@@ -155,7 +160,8 @@ std::string CheckReportJson(const HostReport& report) {
   comma = "";
   for (const HostReport::ProtectionWay& way : report.protections) {
     absl::StrAppend(&out, comma, "\n    {\"way\": ", JsonQuote(absl::string_view(&way.way, 1)), ", \"available\": ",
-                    Bool(way.available), ", \"gives\": ", JsonQuote(way.gives), ", \"reason\": ", JsonQuote(way.reason), "}");
+                    Bool(way.available), ", \"choice\": ", way.choice.empty() ? "null" : JsonQuote(way.choice), ", \"gives\": ",
+                    JsonQuote(way.gives), ", \"reason\": ", JsonQuote(way.reason), "}");
     comma = ",";
   }
   out += "],\n  \"sandbox\": [";

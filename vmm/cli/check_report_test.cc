@@ -22,7 +22,7 @@ HostReport GoodHost() {
   report.kvm.capabilities = {{"KVM_CAP_IRQFD", 1, "interrupts of devices", true},
                              {"KVM_CAP_MEMORY_ATTRIBUTES", 0, "way B", false}};
   report.protections = {{'A', "all of read, write and execute", false, "the kernel lacks it"},
-                        {'C', "no access, or read and execute", true, "any KVM has it"}};
+                        {'C', "no access, or read and execute", true, "any KVM has it", "HOST_MAPPING"}};
   report.sandbox = {{"seccomp", true, "filters", true}, {"landlock", false, "not in this kernel", false}};
   report.huge_pages = {{2ULL << 20, 8, 5}};
   report.transparent_huge_pages = "madvise";
@@ -52,8 +52,9 @@ TEST(CheckReportTest, TextStartsWithTheVerdict) {
             "\n"
             "Page protections (best first)\n"
             "  A  no   all of read, write and execute (the kernel lacks it)\n"
-            "  C  yes  no access, or read and execute (any KVM has it)\n"
-            "  Execute permission cannot be denied on this host: what cannot be enforced is refused.\n"
+            "  C  yes  HOST_MAPPING: no access, or read and execute (any KVM has it)\n"
+            "  hyperv.vsm.protection AUTO is way C on this host. Execution cannot be denied to a page that may be read:\n"
+            "  a guest that asks for it is refused, or gets more than it asked for where hyperv.vsm.unenforceable is ROUND.\n"
             "\n"
             "Sandbox\n"
             "  seccomp        yes  filters\n"
@@ -72,8 +73,8 @@ TEST(CheckReportTest, JsonHasStableKeys) {
     {"name": "KVM_CAP_IRQFD", "value": 1, "needed_by": "interrupts of devices", "required": true},
     {"name": "KVM_CAP_MEMORY_ATTRIBUTES", "value": 0, "needed_by": "way B", "required": false}]},
   "protections": [
-    {"way": "A", "available": false, "gives": "all of read, write and execute", "reason": "the kernel lacks it"},
-    {"way": "C", "available": true, "gives": "no access, or read and execute", "reason": "any KVM has it"}],
+    {"way": "A", "available": false, "choice": null, "gives": "all of read, write and execute", "reason": "the kernel lacks it"},
+    {"way": "C", "available": true, "choice": "HOST_MAPPING", "gives": "no access, or read and execute", "reason": "any KVM has it"}],
   "sandbox": [
     {"name": "seccomp", "available": true, "required": true, "detail": "filters"},
     {"name": "landlock", "available": false, "required": false, "detail": "not in this kernel"}]
@@ -109,7 +110,19 @@ TEST(CheckReportTest, WithoutAnyWayMachinesRunUnguarded) {
   report.protections.clear();
   EXPECT_TRUE(JudgeHost(report).ready);
   EXPECT_THAT(CheckReportText(report), HasSubstr("no way to protect pages"));
+  EXPECT_THAT(CheckReportText(report), HasSubstr("A machine with hyperv.vsm does not start on this host.\n"));
   EXPECT_THAT(CheckReportJson(report), HasSubstr("\"protection\": null"));
+}
+
+TEST(CheckReportTest, TheVerdictIsWhatAutoChooses) {
+  HostReport report = GoodHost();
+  report.protections[0].available = true;  // the host has it, and no machine uses it
+  EXPECT_EQ(JudgeHost(report).best_way, 'C');
+  EXPECT_THAT(CheckReportText(report), HasSubstr("  A  yes  all of read, write and execute (the kernel lacks it)\n          No machine uses it yet.\n"));
+  report.protections.insert(report.protections.begin() + 1, {'B', "no access", true, "a VM takes it", "PRIVATE_ATTRIBUTE"});
+  EXPECT_EQ(JudgeHost(report).best_way, 'B');
+  EXPECT_THAT(CheckReportText(report), HasSubstr("hyperv.vsm.protection AUTO is way B on this host"));
+  EXPECT_THAT(CheckReportJson(report), HasSubstr("\"protection\": \"B\""));
 }
 
 TEST(CheckReportTest, ControlCharactersOfTheHostAreEscaped) {

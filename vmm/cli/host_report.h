@@ -40,6 +40,7 @@ struct HostReport {
     std::string gives;   // "all of read, write and execute"
     bool available = false;
     std::string reason;  // why available or not
+    std::string choice = {};  // its name in hyperv.vsm.protection; "": no machine uses it, whatever the host has
   };
   std::vector<ProtectionWay> protections;
 

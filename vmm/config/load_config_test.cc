@@ -156,6 +156,24 @@ TEST_F(LoadConfigTest, VsmIsOffUnlessGivenAndNeedsTheHypervInterface) {
             "f:3: hyperv.vsm.claim_mbec: contradicts hyperv.vsm.enabled, which is false unless given");
 }
 
+TEST_F(LoadConfigTest, TheWayToProtectPagesIsAutoAndStrictUnlessGiven) {
+  const auto load = [this](const std::string& vsm) {
+    const auto loaded = Parse(base_ + "hyperv { enabled: true vsm { enabled: true " + vsm + " } }");
+    EXPECT_OK(loaded);
+    return loaded.ok() ? loaded->config.hyperv : VmConfig{}.hyperv;
+  };
+  EXPECT_EQ(load("").protection, VsmProtection::kAuto);
+  EXPECT_FALSE(load("").round_unenforceable);
+  EXPECT_EQ(load("protection: AUTO").protection, VsmProtection::kAuto);
+  EXPECT_EQ(load("protection: PRIVATE_ATTRIBUTE").protection, VsmProtection::kPrivateAttribute);
+  EXPECT_EQ(load("protection: HOST_MAPPING").protection, VsmProtection::kHostMapping);
+  EXPECT_FALSE(load("unenforceable: REFUSE").round_unenforceable);
+  EXPECT_TRUE(load("unenforceable: ROUND").round_unenforceable);
+  EXPECT_EQ(Problem(base_ + "hyperv { enabled: true vsm {\n protection: HOST_MAPPING\n unenforceable: REFUSE } }"),
+            "f:4: hyperv.vsm.protection: contradicts hyperv.vsm.enabled, which is false unless given\n"
+            "f:5: hyperv.vsm.unenforceable: contradicts hyperv.vsm.enabled, which is false unless given");
+}
+
 TEST_F(LoadConfigTest, AllProblemsAreReportedWithLineAndField) {
   const std::string message = Problem(
       "nane: \"x\"\n"

@@ -423,6 +423,14 @@ class Validator final {
     result_.rng = {.enabled = true, .socket = rng.socket(), .on_failure = PolicyOf(rng.on_failure())};
   }
 
+  static VsmProtection ProtectionOf(config::Vsm::Protection protection) {
+    switch (protection) {
+      case config::Vsm::PRIVATE_ATTRIBUTE: return VsmProtection::kPrivateAttribute;
+      case config::Vsm::HOST_MAPPING: return VsmProtection::kHostMapping;
+      default: return VsmProtection::kAuto;
+    }
+  }
+
   void Hyperv() {
     if (!message_.has_machine()) message_.set_machine(config::VmConfig::STANDARD);
     const bool test = message_.machine() == config::VmConfig::TEST;
@@ -431,6 +439,12 @@ class Validator final {
     const bool given = hyperv.has_enabled();
     if (!given) hyperv.set_enabled(test);
     result_.hyperv.enabled = hyperv.enabled();
+    const auto needs_vsm = [&](bool set, const char* field) {
+      if (set && !hyperv.vsm().enabled()) Report(field, "contradicts hyperv.vsm.enabled, which is false unless given");
+    };
+    needs_vsm(hyperv.vsm().claim_mbec(), "hyperv.vsm.claim_mbec");
+    needs_vsm(hyperv.vsm().has_protection(), "hyperv.vsm.protection");
+    needs_vsm(hyperv.vsm().has_unenforceable(), "hyperv.vsm.unenforceable");
     if (!hyperv.enabled()) {
       if (hyperv.has_backing()) {
         Report("hyperv.backing", given ? "contradicts hyperv.enabled, which is false"
@@ -444,8 +458,12 @@ class Validator final {
     }
     result_.hyperv.vsm = hyperv.vsm().enabled();
     result_.hyperv.claim_mbec = hyperv.vsm().claim_mbec();
-    if (result_.hyperv.claim_mbec && !result_.hyperv.vsm) {
-      Report("hyperv.vsm.claim_mbec", "contradicts hyperv.vsm.enabled, which is false unless given");
+    if (result_.hyperv.vsm) {
+      config::Vsm& vsm = *hyperv.mutable_vsm();
+      if (!vsm.has_protection()) vsm.set_protection(config::Vsm::AUTO);
+      if (!vsm.has_unenforceable()) vsm.set_unenforceable(config::Vsm::REFUSE);
+      result_.hyperv.protection = ProtectionOf(vsm.protection());
+      result_.hyperv.round_unenforceable = vsm.unenforceable() == config::Vsm::ROUND;
     }
     if (!hyperv.has_backing()) hyperv.set_backing(config::Hyperv::KERNEL);
     if (message_.memory().huge_pages() == config::Memory::SIZE_2M || message_.memory().huge_pages() == config::Memory::SIZE_1G) {

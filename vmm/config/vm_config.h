@@ -20,6 +20,7 @@ enum class SerialOutput : uint8_t { kStdio, kFile, kNull };
 enum class ConsoleOutput : uint8_t { kNone, kPty, kFile, kSocket };
 enum class MachineKind : uint8_t { kStandard, kTest };
 enum class HypervBacking : uint8_t { kKernel, kOwn };
+enum class VsmProtection : uint8_t { kAuto, kPrivateAttribute, kHostMapping };
 
 using SandboxOptions = JailOptions;
 
@@ -73,6 +74,8 @@ struct VmConfig {
     HypervBacking backing = HypervBacking::kKernel;
     bool vsm = false;
     bool claim_mbec = false;
+    VsmProtection protection = VsmProtection::kAuto;
+    bool round_unenforceable = false;
   } hyperv;
 
   SandboxOptions sandbox;

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "kvm/system.h"
@@ -18,13 +19,8 @@ namespace vmm {
 // What the configuration says.
 enum class ProtectionWish : uint8_t { kAuto, kPrivateAttribute, kHostMapping };
 
-// docs/design.md, section 5: B and C.
-enum class ProtectionWay : uint8_t { kPrivateAttribute, kHostMapping };
-
-struct ProtectionOptions {
-  ProtectionWish way = ProtectionWish::kAuto;
-  Unenforceable unenforceable = Unenforceable::kRefuse;
-};
+// docs/design.md, section 5, by their letters there.
+enum class ProtectionWay : char { kPrivateAttribute = 'B', kHostMapping = 'C' };
 
 // A VM for a level that higher ones will restrict. kAuto: the private attribute where a VM that has it can be made, since its faults
 // name the page; else the host mapping, which any KVM with nested paging has.
@@ -33,6 +29,9 @@ struct RestrictedVm {
   ProtectionWay way;
 };
 absl::StatusOr<RestrictedVm> CreateRestrictedVm(const kvm::System& system, ProtectionWish wish);
+
+// For the log: what the way can enforce, and what becomes of the rest.
+[[nodiscard]] std::string Describe(ProtectionWay way, Unenforceable unenforceable);
 
 }  // namespace vmm
 

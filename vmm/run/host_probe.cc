@@ -90,12 +90,14 @@ void ProbeKvm(HostReport& report) {
   for (const kvm::Capability& capability : found->capabilities) {
     report.kvm.capabilities.push_back({capability.name, capability.value, capability.needed_for, capability.required});
   }
-  const auto add = [&](char way, absl::string_view gives, const kvm::ProtectionWay& from) {
-    report.protections.push_back({way, std::string(gives), from.available, from.reason});
+  const auto add = [&](char way, absl::string_view gives, const kvm::ProtectionWay& from, absl::string_view choice) {
+    report.protections.push_back({way, std::string(gives), from.available, from.reason, std::string(choice)});
   };
-  add('A', "all of read, write and execute, per page", found->attributes_rwx);
-  add('B', "no access, or read and execute, per page; execution is never denied; faults with an address", found->attributes_private);
-  add('C', "no access, or read and execute, per page; execution is never denied; faults without an address", found->host_mapping);
+  add('A', "all of read, write and execute, per page", found->attributes_rwx, "");
+  add('B', "no access, or read and execute, per page; execution is never denied; faults with an address", found->attributes_private,
+      "PRIVATE_ATTRIBUTE");
+  add('C', "no access, or read and execute, per page; execution is never denied; faults without an address", found->host_mapping,
+      "HOST_MAPPING");
 }
 
 std::string LandlockDetail(int abi) {

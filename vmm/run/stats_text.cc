@@ -34,7 +34,8 @@ std::vector<StatsLine> StatsLines(const MicroVmStats& stats) {
     const MicroVmStats::Protections& of = *stats.protections;
     lines.push_back({LevelOf(of.set + of.rounded + of.refused() != 0),
                      absl::StrCat("page protections: ", of.protected_pages, " pages protected now; pages set ", of.set, ", rounded ", of.rounded,
-                                  "; calls refused ", of.refused())});
+                                  "; calls refused ", of.refused(), "; by way ", std::string(1, of.way), ", what it cannot enforce is ",
+                                  of.rounds ? "rounded" : "refused")});
   }
   return lines;
 }
