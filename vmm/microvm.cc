@@ -31,6 +31,7 @@
 #include "devices/platform/serial_process.h"
 #include "devices/virtio/block/block_device.h"
 #include "devices/virtio/console/console_device.h"
+#include "devices/virtio/net/net_device.h"
 #include "devices/virtio/rng/rng_device.h"
 #include "kvm/system.h"
 #include "memory/guest_memory.h"
@@ -570,6 +571,8 @@ bool RunDeviceProcess(int argc, char** argv, int& exit_code) {
     exit_code = RunBlockDevice(argc, argv);
   } else if (kind == "console") {
     exit_code = RunConsoleDevice(argc, argv);
+  } else if (kind == "net") {
+    exit_code = RunNetDevice(argc, argv);
   } else if (kind == "rng") {
     exit_code = RunRngDevice(argc, argv);
   } else if (kind == "spawner") {

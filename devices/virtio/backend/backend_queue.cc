@@ -169,12 +169,19 @@ BackendQueue::Fault BackendQueue::Walk(uint16_t head, QueueChain& chain) const n
 }
 
 void BackendQueue::Push(const QueueChain& chain, uint32_t written) noexcept {
+  const Used used{&chain, written};
+  PushTogether(std::span(&used, 1));
+}
+
+void BackendQueue::PushTogether(std::span<const Used> used) noexcept {
   if (rings_.size == 0 || fault_ != Fault::kNone) return;
-  std::byte* const element = rings_.used + v::kRingEntries + 8 * uint64_t{static_cast<uint16_t>(next_used_ % rings_.size)};
-  Word<uint32_t>(element).store(chain.head, std::memory_order_relaxed);
-  Word<uint32_t>(element + 4).store(written, std::memory_order_relaxed);
-  // release: the driver that sees the index sees the element, and the data in front of it. Never read back: next_used_ is ours.
-  Word<uint16_t>(rings_.used + v::kRingIndex).store(++next_used_, std::memory_order_release);
+  for (const auto& [chain, written] : used) {
+    std::byte* const element = rings_.used + v::kRingEntries + 8 * uint64_t{static_cast<uint16_t>(next_used_++ % rings_.size)};
+    Word<uint32_t>(element).store(chain->head, std::memory_order_relaxed);
+    Word<uint32_t>(element + 4).store(written, std::memory_order_relaxed);
+  }
+  // release: the driver that sees the index sees the elements, and the data in front of them. Never read back: next_used_ is ours.
+  Word<uint16_t>(rings_.used + v::kRingIndex).store(next_used_, std::memory_order_release);
 }
 
 void BackendQueue::Notify() noexcept {

@@ -72,12 +72,19 @@ class BackendQueue final {
   // The base to start again from.
   uint16_t Stop() noexcept;
   [[nodiscard]] bool running() const noexcept { return rings_.size != 0; }
+  [[nodiscard]] uint16_t size() const noexcept { return rings_.size; }
 
   [[nodiscard]] PopResult Pop(QueueChain& chain) noexcept;
-  // Undoes the last Pop, whose chain has not been pushed.
+  // Undoes the last Pop, whose chain has not been pushed; again: the one before.
   void Unpop() noexcept { --next_available_; }
   // `written`: bytes of the writable part, from its start, that now hold something.
   void Push(const QueueChain& chain, uint32_t written) noexcept;
+  // The same for several, at most as many as the queue has entries: the driver sees all of them or none, as does who starts after a kill.
+  struct Used {
+    const QueueChain* chain;
+    uint32_t written;
+  };
+  void PushTogether(std::span<const Used> used) noexcept;
   // Interrupts the driver if it wants to know of what was pushed since the last call.
   void Notify() noexcept;
 

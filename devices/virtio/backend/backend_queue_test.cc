@@ -113,6 +113,23 @@ TEST_F(BackendQueueTest, UnpopGivesTheSameChainAgain) {
   EXPECT_EQ(chain_.head, head);
 }
 
+TEST_F(BackendQueueTest, WhatIsPushedTogetherIsSeenInOrderAndRoundTheEnd) {
+  std::array<QueueChain, 6> chains;
+  for (int round = 0; round < 3; ++round) {
+    std::array<BackendQueue::Used, 6> used;
+    std::array<uint16_t, 6> heads;
+    for (uint32_t i = 0; i < 6; ++i) {
+      heads[i] = driver_.Offer({{driver_.data(), 8, true}});
+      ASSERT_EQ(queue_.Pop(chains[i]), Pop::kChain);
+      used[i] = {&chains[i], i};
+    }
+    EXPECT_EQ(driver_.Take(), std::nullopt);
+    queue_.PushTogether(used);
+    for (uint32_t i = 0; i < 6; ++i) EXPECT_EQ(driver_.Take(), (v::UsedElement{heads[i], i}));
+    EXPECT_EQ(driver_.Take(), std::nullopt);
+  }
+}
+
 TEST_F(BackendQueueTest, StartGoesOnWhereAnotherWasKilled) {
   for (int i = 0; i < 3; ++i) driver_.Offer({{driver_.data(), 1}});
   ASSERT_EQ(queue_.Pop(chain_), Pop::kChain);

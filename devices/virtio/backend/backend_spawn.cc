@@ -1,9 +1,11 @@
 #include "devices/virtio/backend/backend_spawn.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -16,6 +18,23 @@ namespace {
 
 // Beside guest memory: the program itself, its stack, and a device's buffers.
 constexpr uint64_t kOwnBytes = 64ull << 20;
+
+constexpr uint64_t kCompanionBytes = 512ull << 20;
+constexpr uint64_t kCompanionFiles = 4096;
+
+absl::StatusOr<ChildProcess> SpawnCompanion(const CompanionOptions& options, const OwnedFd& socket) {
+  SpawnRequest request;
+  request.name = options.name;
+  request.arguments = options.arguments;
+  request.executable_fd = options.executable_fd;
+  request.fds = {{socket.get(), kBackendSocketFd}};
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return ErrnoStatus(errno, "read descriptor limit");
+  request.limits.open_files = std::min<uint64_t>(files.rlim_max, kCompanionFiles);
+  request.limits.address_space_bytes = kCompanionBytes;
+  request.jail = {.waive_namespaces = true, .waive_empty_root = true, .waive_seccomp = true};
+  return SpawnDevice(request);
+}
 
 }  // namespace
 
@@ -40,6 +59,15 @@ absl::StatusOr<SpawnedBackend> SpawnBackend(const BackendSpawnOptions& options, 
   request.executable_fd = options.executable_fd;
   request.fds = {{says.get(), STDERR_FILENO}, {socket.get(), kBackendSocketFd}};
   for (size_t i = 0; i < options.fds.size(); ++i) request.fds.push_back({options.fds[i], kBackendFirstFd + static_cast<int>(i)});
+  OwnedFd stream;
+  if (!options.companion.name.empty()) {
+    int pair[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return ErrnoStatus(errno, "create socket pair");
+    stream.Reset(pair[0]);
+    const OwnedFd theirs(pair[1]);
+    ASSIGN_OR_RETURN(result.companion, SpawnCompanion(options.companion, theirs));
+    request.fds.push_back({stream.get(), kBackendFirstFd + static_cast<int>(options.fds.size())});
+  }
   request.keeps_terminal = options.keeps_terminal;
   // Three eventfds a queue, a message's worth of others on their way, its own.
   request.limits.open_files = 32 + 3u * options.queues;

@@ -18,6 +18,15 @@
 
 namespace vmm {
 
+// Another project's program beside a device, at the other end of a stream socket: the device has that as its last descriptor, the program
+// as kBackendSocketFd, and each ends when the other does. It gets no descriptor else, no capability, no new privileges and limits; it is
+// dynamic and reads files, and may need the host's network, so that namespaces and an empty root are its own business.
+struct CompanionOptions {
+  std::string name;                    // empty: there is none
+  std::vector<std::string> arguments;  // argv
+  int executable_fd = -1;              // borrowed
+};
+
 struct BackendSpawnOptions {
   std::string kind;                    // of `vmm device KIND`
   std::vector<std::string> arguments;  // the kind's own
@@ -28,10 +37,12 @@ struct BackendSpawnOptions {
   uint64_t file_bytes = 0;             // the largest file that it may write
   bool keeps_terminal = false;
   JailOptions jail;
+  CompanionOptions companion;
 };
 
 struct SpawnedBackend {
   ChildProcess process;
+  ChildProcess companion;
   OwnedFd socket;    // the front end's; none where the caller gave one
   OwnedFd messages;  // a pipe, non-blocking: what it says
 };

@@ -25,7 +25,7 @@
 #include "devices/virtio/backend/backend_queue.h"
 #include "devices/virtio/block/block_layout.h"
 #include "devices/virtio/block/disk.h"
-#include "devices/virtio/block/token_bucket.h"
+#include "devices/virtio/token_bucket.h"
 
 namespace vmm {
 

@@ -2,8 +2,8 @@
 //
 // Units    tokens are whatever the owner counts; times are nanoseconds of a monotonic clock.
 // Threads  confined.
-#ifndef VMM_DEVICES_VIRTIO_BLOCK_TOKEN_BUCKET_H_
-#define VMM_DEVICES_VIRTIO_BLOCK_TOKEN_BUCKET_H_
+#ifndef VMM_DEVICES_VIRTIO_TOKEN_BUCKET_H_
+#define VMM_DEVICES_VIRTIO_TOKEN_BUCKET_H_
 
 #include <algorithm>
 #include <cstdint>
@@ -31,6 +31,10 @@ class TokenBucket final {
     }
     return static_cast<uint64_t>((needed - tokens_) * 1e9 / static_cast<double>(per_second_)) + 1;
   }
+  // For a use whose size was known only afterwards: taken, as a debt where there is less.
+  void Charge(uint64_t amount) {
+    if (per_second_ != 0) tokens_ -= static_cast<double>(amount);
+  }
   // Back, for a use that did not happen.
   void Return(uint64_t amount) { tokens_ = std::min(burst_, tokens_ + static_cast<double>(amount)); }
 
@@ -43,4 +47,4 @@ class TokenBucket final {
 
 }  // namespace vmm
 
-#endif  // VMM_DEVICES_VIRTIO_BLOCK_TOKEN_BUCKET_H_
+#endif  // VMM_DEVICES_VIRTIO_TOKEN_BUCKET_H_

@@ -1,4 +1,4 @@
-#include "devices/virtio/block/token_bucket.h"
+#include "devices/virtio/token_bucket.h"
 
 #include <gtest/gtest.h>
 
@@ -31,6 +31,16 @@ TEST(TokenBucketTest, OneThatIsLargerThanTheBurstPassesOnceAndIsPaidForLater) {
   EXPECT_EQ(bucket.Take(1100, kSecond), 0u);
   const uint64_t wait = bucket.Take(100, kSecond);
   EXPECT_NEAR(static_cast<double>(wait), 1.1 * kSecond, 10);
+}
+
+TEST(TokenBucketTest, WhatIsChargedAfterwardsIsWaitedForByTheNext) {
+  TokenBucket bucket(1000, 100);
+  EXPECT_EQ(bucket.Take(1, kSecond), 0u);
+  bucket.Charge(1099);
+  EXPECT_NEAR(static_cast<double>(bucket.Take(1, kSecond)), 1.001 * kSecond, 10);
+  TokenBucket free(0, 1);
+  free.Charge(1'000'000);
+  EXPECT_EQ(free.Take(1, kSecond), 0u);
 }
 
 TEST(TokenBucketTest, WhatIsReturnedIsThereAgain) {
