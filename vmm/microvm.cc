@@ -29,6 +29,8 @@
 #include "devices/platform/rtc/cmos_rtc.h"
 #include "devices/platform/serial_device.h"
 #include "devices/platform/serial_process.h"
+#include "devices/virtio/balloon/balloon_device.h"
+#include "devices/virtio/balloon/balloon_layout.h"
 #include "devices/virtio/block/block_device.h"
 #include "devices/virtio/console/console_device.h"
 #include "devices/virtio/net/net_device.h"
@@ -60,6 +62,7 @@
 #include "vmm/machine/boot_state.h"
 #include "vmm/machine/machine_event_loop.h"
 #include "vmm/test_machine/test_machine.h"
+#include "vmm/virtio/balloon_control.h"
 #include "vmm/virtio/virtio_machine.h"
 
 namespace vmm {
@@ -106,6 +109,7 @@ class MicroVmImpl final : public MicroVm {
   EndReport Wait() override;
   absl::Status ConfineCaller() override;
   void Stop() noexcept override;
+  absl::Status SetBalloonTarget(uint64_t mib) override;
   MicroVmStats stats() const override;
 
  private:
@@ -513,8 +517,27 @@ void MicroVmImpl::AddVsmStats(const VsmMachine& vsm, MicroVmStats& stats) const 
                        .host_refused = from.host_refused};
 }
 
+absl::Status MicroVmImpl::SetBalloonTarget(uint64_t mib) {
+  if (virtio_->balloon() == nullptr) return absl::FailedPreconditionError("set the balloon's target: the machine has no balloon");
+  return virtio_->balloon()->SetTarget(mib);
+}
+
 MicroVmStats MicroVmImpl::stats() const {
   MicroVmStats stats;
+  if (const BalloonControl* const control = virtio_->balloon(); control != nullptr) {
+    const BalloonControl::Stats from = control->stats();
+    const auto said = [&](uint16_t tag) -> std::optional<uint64_t> {
+      if ((from.last.stats_given >> tag & 1) == 0) return std::nullopt;
+      return from.last.stats[tag];
+    };
+    stats.balloon = {.target_bytes = uint64_t{from.target_pages} * virtio_balloon::kPageBytes,
+                     .held_bytes = uint64_t{from.last.actual_pages} * virtio_balloon::kPageBytes,
+                     .discarded_bytes = from.last.discarded_bytes,
+                     .refused_pages = from.last.refused_pages,
+                     .guest_free_bytes = said(virtio_balloon::kStatMemFree),
+                     .guest_total_bytes = said(virtio_balloon::kStatMemTotal),
+                     .guest_available_bytes = said(virtio_balloon::kStatAvailable)};
+  }
   for (const auto& processor : processors_) {
     const VpStats& from = processor->stats();
     stats.processors.push_back({.pio_exits = from.pio.load(std::memory_order_relaxed),
@@ -567,6 +590,8 @@ bool RunDeviceProcess(int argc, char** argv, int& exit_code) {
   const absl::string_view kind = argv[2];
   if (kind == "serial") {
     exit_code = RunSerialDevice(argc, argv);
+  } else if (kind == "balloon") {
+    exit_code = RunBalloonDevice(argc, argv);
   } else if (kind == "block") {
     exit_code = RunBlockDevice(argc, argv);
   } else if (kind == "console") {

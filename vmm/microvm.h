@@ -54,6 +54,8 @@ class MicroVm {
   virtual absl::Status ConfineCaller() = 0;
   // Ends the machine as if its plug were pulled. Idempotent. Before Start: the machine ends as soon as it is started.
   virtual void Stop() noexcept = 0;
+  // Asks the guest to give up so much memory, or to take some back. FAILED_PRECONDITION without a balloon. Any thread.
+  virtual absl::Status SetBalloonTarget(uint64_t mib) = 0;
   [[nodiscard]] virtual MicroVmStats stats() const = 0;
 };
 

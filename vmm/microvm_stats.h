@@ -56,7 +56,17 @@ struct MicroVmStats {
     uint64_t host_refused = 0;
     [[nodiscard]] uint64_t refused() const noexcept { return not_enforceable + too_many_pieces + host_refused; }
   };
+  // As the balloon's device last said (at most ten times a second); the guest's own words for its part.
+  struct Balloon {
+    uint64_t target_bytes = 0;
+    uint64_t held_bytes = 0;       // by the balloon, says the driver
+    uint64_t discarded_bytes = 0;  // given back to the host since the device's process started
+    uint64_t refused_pages = 0;
+    // Of the guest's statistics; none: it has not said.
+    std::optional<uint64_t> guest_free_bytes, guest_total_bytes, guest_available_bytes;
+  };
   std::vector<Processor> processors;
+  std::optional<Balloon> balloon;  // where there is one
   std::optional<Protections> protections;  // with Virtual Secure Mode
 };
 

@@ -294,6 +294,7 @@ class Validator final {
     }
     Rng(*devices.mutable_rng());
     Console(*devices.mutable_console());
+    Balloon(*devices.mutable_balloon());
     if (devices.block_size() > static_cast<int>(kMaxBlocks)) {
       Report("devices.block", absl::StrCat("there are more than ", kMaxBlocks, " (", devices.block_size(), ")"));
     }
@@ -429,6 +430,38 @@ class Validator final {
       case config::Vsm::HOST_MAPPING: return VsmProtection::kHostMapping;
       default: return VsmProtection::kAuto;
     }
+  }
+
+  void Balloon(config::Balloon& balloon) {
+    if (!balloon.enabled()) {
+      const auto alone = [&](bool given, absl::string_view field) {
+        if (given) Report(absl::StrCat("devices.balloon.", field), "is given without devices.balloon.enabled");
+      };
+      alone(balloon.has_target_mib(), "target_mib");
+      alone(balloon.has_no_free_page_reporting(), "no_free_page_reporting");
+      alone(balloon.has_no_deflate_on_oom(), "no_deflate_on_oom");
+      alone(balloon.has_stats_seconds(), "stats_seconds");
+      alone(balloon.has_on_failure(), "on_failure");
+      return;
+    }
+    if (result_.memory.bytes != 0 && balloon.target_mib() >= result_.memory.bytes / kMib) {
+      Report("devices.balloon.target_mib", absl::StrCat("must be less than memory.size_mib (", balloon.target_mib(), ")"));
+    }
+    const std::string pages = config::Memory::HugePages_Name(message_.memory().huge_pages());
+    if (message_.memory().huge_pages() == config::Memory::SIZE_2M || message_.memory().huge_pages() == config::Memory::SIZE_1G) {
+      Report("devices.balloon.enabled", absl::StrCat("contradicts memory.huge_pages: ", pages, " pages are reserved and cannot be given back"));
+    }
+    if (result_.memory.lock) Report("devices.balloon.enabled", "contradicts memory.lock: locked pages cannot be given back");
+    if (message_.hyperv().vsm().enabled()) {
+      Report("devices.balloon.enabled", "contradicts hyperv.vsm.enabled: pages that VTL1 protects could be given back");
+    }
+    if (!balloon.has_on_failure()) balloon.set_on_failure(config::STOP);
+    result_.balloon = {.enabled = true,
+                       .target_mib = balloon.target_mib(),
+                       .free_page_reporting = !balloon.no_free_page_reporting(),
+                       .deflate_on_oom = !balloon.no_deflate_on_oom(),
+                       .stats_seconds = balloon.stats_seconds(),
+                       .on_failure = PolicyOf(balloon.on_failure())};
   }
 
   void Hyperv() {

@@ -71,6 +71,15 @@ struct VmConfig {
 
   struct {
     bool enabled = false;
+    uint64_t target_mib = 0;
+    bool free_page_reporting = true;
+    bool deflate_on_oom = true;
+    uint32_t stats_seconds = 0;  // 0: never asked
+    OnFailure on_failure = OnFailure::kStop;
+  } balloon;
+
+  struct {
+    bool enabled = false;
     HypervBacking backing = HypervBacking::kKernel;
     bool vsm = false;
     bool claim_mbec = false;

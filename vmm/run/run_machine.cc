@@ -73,7 +73,7 @@ int RunMachine(const VmConfig& config) {
   const bool confine = false;
 #else
   // Their processes are started again, and connections made again, by the event loop itself, which a confined one cannot: vmm/confine.
-  const bool confine = config.blocks.empty() && config.console.output == ConsoleOutput::kNone && !config.rng.enabled;
+  const bool confine = config.blocks.empty() && config.console.output == ConsoleOutput::kNone && !config.rng.enabled && !config.balloon.enabled;
   if (!confine) Log(LogLevel::kWarning, "sandbox", "this machine has virtio devices: its monitor is not confined yet");
 #endif
   options.confine = confine;

@@ -1,5 +1,7 @@
 #include "vmm/run/stats_text.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 
 namespace vmm {
@@ -30,6 +32,13 @@ void AddProcessor(size_t index, const MicroVmStats::Processor& vp, std::vector<S
 std::vector<StatsLine> StatsLines(const MicroVmStats& stats) {
   std::vector<StatsLine> lines;
   for (size_t i = 0; i < stats.processors.size(); ++i) AddProcessor(i, stats.processors[i], lines);
+  if (stats.balloon.has_value()) {
+    const MicroVmStats::Balloon& of = *stats.balloon;
+    std::string text = absl::StrCat("balloon: target ", of.target_bytes >> 20, " MiB, held ", of.held_bytes >> 20, " MiB; given back ",
+                                    of.discarded_bytes >> 20, " MiB, pages refused ", of.refused_pages);
+    if (of.guest_free_bytes.has_value()) absl::StrAppend(&text, "; the guest had ", *of.guest_free_bytes >> 20, " MiB free");
+    lines.push_back({LevelOf(of.refused_pages != 0), std::move(text)});
+  }
   if (stats.protections.has_value()) {
     const MicroVmStats::Protections& of = *stats.protections;
     lines.push_back({LevelOf(of.set + of.rounded + of.refused() != 0),

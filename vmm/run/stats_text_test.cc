@@ -57,5 +57,16 @@ TEST(StatsTextTest, ProtectionsAreOneLineOfTheMachine) {
   EXPECT_EQ(StatsLines(stats).at(0).level, LogLevel::kInfo);
 }
 
+TEST(StatsTextTest, ABalloonIsTold) {
+  MicroVmStats stats = OneProcessor();
+  stats.balloon = {.target_bytes = 64 << 20, .held_bytes = 32 << 20, .discarded_bytes = 40 << 20};
+  EXPECT_EQ(StatsLines(stats)[1].text, "balloon: target 64 MiB, held 32 MiB; given back 40 MiB, pages refused 0");
+  EXPECT_EQ(StatsLines(stats)[1].level, LogLevel::kDebug);
+  stats.balloon->refused_pages = 1;
+  stats.balloon->guest_free_bytes = 5 << 20;
+  EXPECT_EQ(StatsLines(stats)[1].text, "balloon: target 64 MiB, held 32 MiB; given back 40 MiB, pages refused 1; the guest had 5 MiB free");
+  EXPECT_EQ(StatsLines(stats)[1].level, LogLevel::kInfo);
+}
+
 }  // namespace
 }  // namespace vmm

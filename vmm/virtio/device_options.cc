@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
 
@@ -16,10 +17,13 @@
 #include "base/log.h"
 #include "base/owned_fd.h"
 #include "base/status_macros.h"
+#include "devices/virtio/balloon/balloon_device.h"
+#include "devices/virtio/balloon/balloon_layout.h"
 #include "devices/virtio/block/block_device.h"
 #include "devices/virtio/block/block_layout.h"
 #include "devices/virtio/console/console_device.h"
 #include "devices/virtio/virtio_layout.h"
+#include "vmm/virtio/balloon_control.h"
 
 namespace vmm {
 namespace {
@@ -32,6 +36,27 @@ VirtioDevice::Options RngOptions(const VmConfig& config) {
   options.on_failure = config.rng.on_failure;
   options.socket = config.rng.socket;
   options.spawn.kind = "rng";
+  return options;
+}
+
+absl::StatusOr<VirtioDevice::Options> BalloonOptionsOf(const VmConfig& config) {
+  VirtioDevice::Options options;
+  options.frontend.name = "balloon";
+  options.frontend.device_id = virtio::DeviceId::kBalloon;
+  options.frontend.queues = virtio_balloon::kQueues;
+  options.frontend.max_queue_size = 128;
+  options.frontend.config_bytes = sizeof(virtio_balloon::Config);
+  options.on_failure = config.balloon.on_failure;
+  options.spawn.kind = "balloon";
+  options.spawn.arguments = BalloonDeviceArguments({.target_pages = BalloonControl::PagesOf(config.balloon.target_mib),
+                                                    .stats_seconds = config.balloon.stats_seconds,
+                                                    .deflate_on_oom = config.balloon.deflate_on_oom,
+                                                    .reporting = config.balloon.free_page_reporting});
+  options.spawn.arguments.emplace_back("--commanded");
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return ErrnoStatus(errno, "create the balloon's socket pair");
+  options.control.Reset(pair[0]);
+  options.fds.emplace_back(pair[1]);
   return options;
 }
 
@@ -129,6 +154,10 @@ absl::StatusOr<std::vector<VirtioDevice::Options>> VirtioDeviceOptions(const VmC
     all.push_back(std::move(options));
   }
   if (config.rng.enabled) all.push_back(RngOptions(config));
+  if (config.balloon.enabled) {
+    ASSIGN_OR_RETURN(VirtioDevice::Options options, BalloonOptionsOf(config));
+    all.push_back(std::move(options));
+  }
   return all;
 }
 

@@ -58,6 +58,7 @@ class VirtioDevice final {
     BackendSpawnOptions spawn;   // ours; its descriptors are the ones below
     std::vector<OwnedFd> fds;    // kept for restarts
     std::vector<OwnedFd> kept;   // only held open
+    OwnedFd control;             // the monitor's end of what it tells the device by, where it does
     OwnedFd executable;          // none: the running program
   };
 

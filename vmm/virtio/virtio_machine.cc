@@ -43,6 +43,10 @@ absl::Status VirtioMachine::AddDevices(const Environment& environment, const VmC
     for (const RamRange& range : environment.layout.ram()) {
       options.frontend.memory.push_back({range.start, range.bytes, environment.ram.fd(), range.ram_offset});
     }
+    if (options.control.valid()) {
+      ASSIGN_OR_RETURN(balloon_, BalloonControl::Create(environment.loop.loop(), std::move(options.control), config.balloon.target_mib,
+                                                        config.memory.bytes >> 20));
+    }
     options.spawn.guest_bytes = environment.layout.ram_bytes();
     options.spawn.queues = options.frontend.queues;
     options.spawn.jail = config.sandbox;

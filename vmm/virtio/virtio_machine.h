@@ -20,6 +20,7 @@
 #include "memory/layout.h"
 #include "vmm/config/vm_config.h"
 #include "vmm/machine/machine_event_loop.h"
+#include "vmm/virtio/balloon_control.h"
 #include "vmm/virtio/kvm_msi_router.h"
 #include "vmm/virtio/virtio_device.h"
 
@@ -48,6 +49,8 @@ class VirtioMachine final {
   // The processors have ended.
   void Shutdown();
 
+  // None: the machine has no balloon.
+  [[nodiscard]] BalloonControl* balloon() const noexcept { return balloon_.get(); }
   [[nodiscard]] const std::vector<std::unique_ptr<VirtioDevice>>& devices() const noexcept { return devices_; }
 
  private:
@@ -56,6 +59,7 @@ class VirtioMachine final {
 
   KvmMsiRouter router_;
   PciRoot root_;
+  std::unique_ptr<BalloonControl> balloon_;
   std::vector<std::unique_ptr<VirtioDevice>> devices_;
 };
 

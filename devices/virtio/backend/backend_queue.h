@@ -88,6 +88,9 @@ class BackendQueue final {
   // Interrupts the driver if it wants to know of what was pushed since the last call.
   void Notify() noexcept;
 
+  // All of [gpa, gpa + bytes), for an address that stands inside a request; nullptr: not memory of this device.
+  [[nodiscard]] std::byte* Find(Gpa gpa, uint64_t bytes) const noexcept { return memory_ != nullptr ? memory_->Find(gpa, bytes) : nullptr; }
+
   [[nodiscard]] Fault fault() const noexcept { return fault_; }
 
  private:
