@@ -504,7 +504,10 @@ void MicroVmImpl::AddVsmStats(const VsmMachine& vsm, MicroVmStats& stats) const 
                              .executes = from.intercepts.executes,
                              .emulated = from.intercepts.emulated,
                              .retried = from.intercepts.again,
-                             .unknown = from.intercepts.unknown});
+                             .unknown = from.intercepts.unknown,
+                             .named = from.intercepts.named,
+                             .other_first = from.intercepts.other_first,
+                             .unexplained = from.intercepts.unexplained});
   }
   const ProtectionEnforcer::Stats from = protections_->stats();
   stats.protections = {.way = static_cast<char>(protection_way_),

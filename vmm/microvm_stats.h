@@ -21,6 +21,10 @@ struct MicroVmStats {
     uint64_t emulated = 0;  // accesses of instructions that KVM emulates
     uint64_t retried = 0;   // nothing refused the access by the time it was looked at, and it was made again
     uint64_t unknown = 0;   // of these: instructions that the access decoder does not know
+    // Faults whose page KVM named (way B); of these, where the access decoder found another page first, or nothing that explains it.
+    uint64_t named = 0;
+    uint64_t other_first = 0;
+    uint64_t unexplained = 0;
     [[nodiscard]] uint64_t told() const noexcept { return reads + writes + executes; }
   };
   struct Processor {

@@ -6,6 +6,7 @@
 
 #include "devices/hyperv/vsm/intercept_messages.h"
 #include "memory/page_rights.h"
+#include "vmm/hyperv/refused_access.h"
 #include "vmm/hyperv/vcpu_state.h"
 
 namespace vmm {
@@ -44,20 +45,32 @@ PageRights NeededFor(AccessKind kind) noexcept {
 
 }  // namespace
 
-AccessDecoding MemoryIntercepts::Decode(kvm::Vcpu& vcpu) const noexcept {
+AccessDecoding MemoryIntercepts::Explain(kvm::Vcpu& vcpu) noexcept {
   const EnforcedView view(environment_.protections, environment_.partition, vtl_);
-  const AccessRegisters registers = AccessRegistersOf(vcpu);
-  if (const auto event = EventOf(vcpu)) {
-    const AccessDecoding delivery = DecodeEventAccess(registers, *event, environment_.memory, view);
-    if (delivery.finding == AccessFinding::kViolation) return delivery;
-  }
   VcpuVectors vectors(vcpu);
-  return DecodeAccess(registers, environment_.memory, view, vectors);
+  std::optional<Gpfn> named;
+  if (const auto fault = vcpu.memory_fault()) named = fault->gpa.page();
+  RefusedAccess found = FindRefusedAccess(AccessRegistersOf(vcpu), EventOf(vcpu), environment_.memory, view, vectors, named);
+  if (found.agreement != PageAgreement::kNotNamed) Count(counters_.named);
+  if (found.agreement == PageAgreement::kOtherFirst) Count(counters_.other_first);
+  if (found.agreement != PageAgreement::kUnexplained) return found.decoding;
+  Count(counters_.unexplained);
+  const uint64_t rip = vcpu.synced_regs().rip;
+  unexplained_tries_ = rip == unexplained_rip_ ? unexplained_tries_ + 1 : 1;
+  unexplained_rip_ = rip;
+  if (found.decoding.finding == AccessFinding::kUnknown || unexplained_tries_ >= kUnexplainedTries) {
+    unexplained_tries_ = 0;
+    found.decoding.violation = ViolationAt(*named, found.decoding);
+    found.decoding.finding = AccessFinding::kViolation;
+  } else {
+    found.decoding.finding = AccessFinding::kNone;
+  }
+  return found.decoding;
 }
 
 bool MemoryIntercepts::OnFault() noexcept {
   kvm::Vcpu& vcpu = environment_.processor.vcpu(vtl_.raw());
-  const AccessDecoding decoding = Decode(vcpu);
+  const AccessDecoding decoding = Explain(vcpu);
   switch (decoding.finding) {
     case AccessFinding::kViolation:
       // A page of ours is not for a level to allow: the guest's own fault.
@@ -111,7 +124,10 @@ MemoryIntercepts::Stats MemoryIntercepts::stats() const noexcept {
           .executes = told(AccessKind::kExecute),
           .again = counters_.again.load(std::memory_order_relaxed),
           .unknown = counters_.unknown.load(std::memory_order_relaxed),
-          .emulated = counters_.emulated.load(std::memory_order_relaxed)};
+          .emulated = counters_.emulated.load(std::memory_order_relaxed),
+          .named = counters_.named.load(std::memory_order_relaxed),
+          .other_first = counters_.other_first.load(std::memory_order_relaxed),
+          .unexplained = counters_.unexplained.load(std::memory_order_relaxed)};
 }
 
 bool MemoryIntercepts::OnEmulatedAccess(Gpa gpa, std::span<std::byte> data, bool write) noexcept {

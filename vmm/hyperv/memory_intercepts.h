@@ -8,7 +8,8 @@
 // Source   Hyper-V TLFS, "Memory Intercepts", "Secure Intercepts".
 //
 // An access that nothing refuses by now is made again: another processor may have changed the protections meanwhile. The same
-// instruction that fails so, or is not known to the decoder, kPatience times in a row is given up.
+// instruction that fails so, or is not known to the decoder, kPatience times in a row is given up; but where KVM names the page it is
+// told by KVM's word (refused_access.h).
 //
 // Known gap: KVM's own instruction emulator (string I/O, an instruction with an operand in a device's memory) meets a refused page
 // as if it were a device's. It reads ones and stores nothing, and the other level is told, but the instruction is not made again.
@@ -53,6 +54,10 @@ class MemoryIntercepts final {
     uint64_t again = 0;     // nothing refused it any more, or it is not known: made again
     uint64_t unknown = 0;   // of these: instructions that the decoder does not know
     uint64_t emulated = 0;  // KVM's emulator met a refused page
+    // Faults whose page KVM named, and of these: the decoder's first answer was on another page, or it knew of no access to this one.
+    uint64_t named = 0;
+    uint64_t other_first = 0;
+    uint64_t unexplained = 0;
   };
 
   MemoryIntercepts(VpIndex vp, Vtl vtl, Environment environment) : vp_(vp), vtl_(vtl), environment_(std::move(environment)) {}
@@ -69,8 +74,11 @@ class MemoryIntercepts final {
 
  private:
   static constexpr uint32_t kPatience = 100'000;
+  // Another processor that changes page tables or code under the fault would have to win as many races in a row.
+  static constexpr uint32_t kUnexplainedTries = 16;
 
-  [[nodiscard]] AccessDecoding Decode(kvm::Vcpu& vcpu) const noexcept;
+  // What is to be told of a fault, or why nothing is.
+  [[nodiscard]] AccessDecoding Explain(kvm::Vcpu& vcpu) noexcept;
   // False: nobody refuses it.
   [[nodiscard]] bool Tell(kvm::Vcpu& vcpu, const AccessViolation& violation) noexcept;
   // False: it has been long enough.
@@ -85,9 +93,14 @@ class MemoryIntercepts final {
     std::atomic<uint64_t> again{0};
     std::atomic<uint64_t> unknown{0};
     std::atomic<uint64_t> emulated{0};
+    std::atomic<uint64_t> named{0};
+    std::atomic<uint64_t> other_first{0};
+    std::atomic<uint64_t> unexplained{0};
   } counters_;
   uint64_t last_rip_ = 0;
   uint32_t tries_ = 0;
+  uint64_t unexplained_rip_ = 0;
+  uint32_t unexplained_tries_ = 0;
 };
 
 }  // namespace vmm

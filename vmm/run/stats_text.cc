@@ -23,7 +23,9 @@ void AddProcessor(size_t index, const MicroVmStats::Processor& vp, std::vector<S
     lines.push_back({LevelOf(of.told() != 0),
                      absl::StrCat(who, "intercepts of VTL", vtl, ": reads ", of.reads, ", writes ", of.writes, ", executes ", of.executes,
                                   ", retried ", of.retried, "; VTL calls ", vp.vtl_calls, ", returns ", vp.vtl_returns, ", pre-emptions ",
-                                  vp.vtl_preemptions, "; emulated ", of.emulated, ", unknown ", of.unknown)});
+                                  vp.vtl_preemptions, "; emulated ", of.emulated, ", unknown ", of.unknown,
+                                  "; KVM named the page of ", of.named, ", another was found first ", of.other_first, ", unexplained ",
+                                  of.unexplained)});
   }
 }
 

@@ -6,6 +6,7 @@
 namespace vmm {
 namespace {
 
+using ::testing::EndsWith;
 using ::testing::StartsWith;
 
 MicroVmStats OneProcessor() {
@@ -28,12 +29,13 @@ TEST(StatsTextTest, InterceptsAreALineAProcessorThatOthersRead) {
   stats.processors[0].vtl_calls = 5;
   stats.processors[0].vtl_returns = 6;
   stats.processors[0].vtl_preemptions = 7;
-  stats.processors[0].intercepts = {{.reads = 1, .writes = 2, .executes = 3, .retried = 4}};
+  stats.processors[0].intercepts = {{.reads = 1, .writes = 2, .executes = 3, .retried = 4, .named = 5, .other_first = 1, .unexplained = 2}};
   const auto lines = StatsLines(stats);
   ASSERT_EQ(lines.size(), 2u);
   EXPECT_EQ(lines[1].level, LogLevel::kInfo);
   EXPECT_THAT(lines[1].text, StartsWith("virtual processor 0: intercepts of VTL0: reads 1, writes 2, executes 3, retried 4; "
                                         "VTL calls 5, returns 6, pre-emptions 7"));
+  EXPECT_THAT(lines[1].text, EndsWith("; KVM named the page of 5, another was found first 1, unexplained 2"));
 }
 
 TEST(StatsTextTest, WithoutAnInterceptTheLineIsForDebugging) {
