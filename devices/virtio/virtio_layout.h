@@ -1,10 +1,12 @@
 // Names, numbers and structures of virtio that transport, backends and tests share.
 //
 // Units    little endian, as the guest's driver of a modern device writes it.
-// Source   Virtual I/O Device (VIRTIO) Version 1.2, "Device Status Field", "Feature Bits", "Split Virtqueues".
+// Source   Virtual I/O Device (VIRTIO) Version 1.2, "Device Status Field", "Feature Bits", "Split Virtqueues", "Packed
+//          Virtqueues".
 #ifndef VMM_DEVICES_VIRTIO_VIRTIO_LAYOUT_H_
 #define VMM_DEVICES_VIRTIO_VIRTIO_LAYOUT_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -43,6 +45,30 @@ static_assert(sizeof(Descriptor) == 16 && offsetof(Descriptor, flags) == 12);
 inline constexpr uint16_t kDescriptorNext = 1;
 inline constexpr uint16_t kDescriptorWrite = 2;
 inline constexpr uint16_t kDescriptorIndirect = 4;
+
+// Of a packed ring. A descriptor is available where AVAIL is the driver's wrap counter and USED is not; used where both are the device's.
+struct PackedDescriptor {
+  uint64_t address;
+  uint32_t bytes;
+  uint16_t id;
+  uint16_t flags;
+};
+static_assert(sizeof(PackedDescriptor) == 16 && offsetof(PackedDescriptor, flags) == 14);
+inline constexpr uint16_t kPackedAvail = 1 << 7;
+inline constexpr uint16_t kPackedUsed = 1 << 15;
+constexpr bool PackedIsAvailable(uint16_t flags, bool wrap) {
+  return ((flags & kPackedAvail) != 0) == wrap && ((flags & kPackedUsed) != 0) != wrap;
+}
+inline uint16_t LoadPackedFlags(const std::byte* descriptors, uint16_t index) {
+  auto* const flags = reinterpret_cast<uint16_t*>(const_cast<std::byte*>(descriptors) + sizeof(PackedDescriptor) * size_t{index} + 14);
+  // acquire: pairs with the driver's release of the flags, so the rest of the descriptors behind it is visible.
+  return std::atomic_ref(*flags).load(std::memory_order_acquire);
+}
+// Event suppression: an offset and its wrap counter in the lower half, one of these in the upper.
+inline constexpr uint16_t kPackedEventEnable = 0;
+inline constexpr uint16_t kPackedEventDisable = 1;
+inline constexpr uint16_t kPackedEventDescriptor = 2;
+inline constexpr uint16_t kPackedWrap = 1 << 15;
 
 struct UsedElement {
   uint32_t id;

@@ -70,6 +70,7 @@ absl::StatusOr<VirtioDevice::Options> BlockOptionsOf(const VmConfig::Block& bloc
   options.socket = block.socket;
   if (!block.socket.empty()) return options;
   options.spawn.kind = "block";
+  options.spawn.threads = BlockOptions{}.workers;
   options.spawn.arguments = BlockDeviceArguments({.read_only = block.read_only,
                                                   .serial = block.serial,
                                                   .queues = block.queues,

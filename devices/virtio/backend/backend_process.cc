@@ -1,13 +1,21 @@
 #include "devices/virtio/backend/backend_process.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/errno_status.h"
 #include "base/log.h"
 #include "base/owned_fd.h"
 #include "base/status_macros.h"
@@ -21,7 +29,14 @@ namespace {
 
 absl::Status Serve(const BackendKind& kind, const std::vector<absl::string_view>& jail_arguments) {
   JailOptions jail;
-  for (const absl::string_view argument : jail_arguments) {
+  std::optional<uint64_t> file_bytes;
+  for (absl::string_view argument : jail_arguments) {
+    if (absl::ConsumePrefix(&argument, kBackendFileBytes)) {
+      uint64_t bytes = 0;
+      if (!absl::SimpleAtoi(argument, &bytes)) return absl::InvalidArgumentError(absl::StrCat("'", kBackendFileBytes, argument, "' is no size"));
+      file_bytes = bytes;
+      continue;
+    }
     if (argument != kBackendJailed && !ParseJailOptionArgument(argument, jail)) {
       return absl::InvalidArgumentError(absl::StrCat("unknown argument '", argument, "'"));
     }
@@ -51,7 +66,9 @@ absl::Status Serve(const BackendKind& kind, const std::vector<absl::string_view>
                                                             if (!verdict.write) return;
                                                             SayFromBackend(absl::StrCat("queue ", queue, " is stopped: ", QueueFaultText(fault)));
                                                           }}));
-    return absl::OkStatus();
+    if (!file_bytes.has_value()) return absl::OkStatus();
+    const rlimit limit{*file_bytes, *file_bytes};
+    return ::setrlimit(RLIMIT_FSIZE, &limit) == 0 ? absl::OkStatus() : ErrnoStatus(errno, "limit the size of files");
   };
   const DeviceSandboxPolicy policy{kind.process_name, kind.policy, inherited};
   RETURN_IF_ERROR(EnterDeviceSandbox(policy, jail, prepare));
@@ -83,6 +100,8 @@ bool SplitJailArguments(std::vector<absl::string_view>& arguments, std::vector<a
   for (const absl::string_view argument : arguments) {
     if (argument == kBackendJailed) {
       jailed = true;
+    } else if (absl::StartsWith(argument, kBackendFileBytes)) {
+      jail_arguments.push_back(argument);
     } else if (ParseJailOptionArgument(argument, ignored)) {
       jail_arguments.push_back(argument);
     } else {

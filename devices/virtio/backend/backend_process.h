@@ -26,6 +26,10 @@ inline constexpr int kBackendFirstFd = 4;
 // The argument that tells the inside from the outside (standalone_backend.h).
 inline constexpr absl::string_view kBackendJailed = "--jailed";
 
+// "--file-bytes=N": how far a file may grow from the moment on at which the process has made what it needs (RLIMIT_FSIZE). It starts
+// with room for the in-flight region, which is a file too.
+inline constexpr absl::string_view kBackendFileBytes = "--file-bytes=";
+
 struct BackendKind {
   const char* name;          // "rng"
   const char* process_name;  // "vmm-rng", at most 15 characters

@@ -108,7 +108,7 @@ TEST_F(BackendQueueTest, EmptySegmentsAreNone) {
 TEST_F(BackendQueueTest, UnpopGivesTheSameChainAgain) {
   const uint16_t head = driver_.Offer({{driver_.data(), 1}});
   ASSERT_EQ(queue_.Pop(chain_), Pop::kChain);
-  queue_.Unpop();
+  queue_.Unpop(chain_);
   ASSERT_EQ(queue_.Pop(chain_), Pop::kChain);
   EXPECT_EQ(chain_.head, head);
 }

@@ -9,9 +9,11 @@
 #include <cerrno>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "devices/virtio/backend/backend_process.h"
+#include "devices/virtio/backend/vhost_user_server.h"
 
 namespace vmm {
 namespace {
@@ -71,11 +73,18 @@ absl::StatusOr<SpawnedBackend> SpawnBackend(const BackendSpawnOptions& options, 
   request.keeps_terminal = options.keeps_terminal;
   // Three eventfds a queue, a message's worth of others on their way, its own.
   request.limits.open_files = 32 + 3u * options.queues;
+  // Its threads are all there before its filter is, and count as processes. Without a namespace of its own it is counted together with
+  // whatever else that user runs: then the filter alone keeps it from starting any.
+  request.limits.processes = options.threads == 0 ? 0 : options.jail.waive_namespaces ? kNoLimit : 1 + options.threads;
   request.limits.address_space_bytes = options.guest_bytes == kNoLimit ? kNoLimit : options.guest_bytes + kOwnBytes;
-  request.limits.file_bytes = options.file_bytes;
+  // More at first: backend_process.h.
+  request.limits.file_bytes = std::max(options.file_bytes, VhostUserServer::InflightBytes(options.queues));
 #ifdef VMM_DYNAMIC_LINK
   // Sanitizers reserve terabytes, start a thread and keep their shadow in files.
   request.limits.address_space_bytes = request.limits.processes = request.limits.file_bytes = kNoLimit;
+#endif
+#ifndef VMM_DYNAMIC_LINK
+  if (request.limits.file_bytes != options.file_bytes) request.arguments.push_back(absl::StrCat(kBackendFileBytes, options.file_bytes));
 #endif
   request.jail = options.jail;
   ASSIGN_OR_RETURN(result.process, SpawnDevice(request));

@@ -65,6 +65,9 @@ class FakeGuestDriver final {
 
   // The rings lie from `at` on, a page each.
   FakeGuestDriver(FakeGuestRam& ram, uint16_t size, Gpa at = FakeGuestRam::kBase) : ram_(ram), size_(size), at_(at) {}
+  // The same driver over a copy of its memory.
+  FakeGuestDriver(const FakeGuestDriver& other, FakeGuestRam& ram)
+      : ram_(ram), size_(other.size_), at_(other.at_), next_(other.next_), taken_(other.taken_) {}
 
   [[nodiscard]] Gpa descriptors() const { return at_; }
   [[nodiscard]] Gpa available() const { return at_ + 0x1000; }
@@ -86,8 +89,10 @@ class FakeGuestDriver final {
   uint16_t& available_event() { return ram_.Word<uint16_t>(used() + 4 + 8 * uint64_t{size_}); }
 
   // A chain in the next free descriptors, which come round again: no more in flight than fit. Its head.
-  uint16_t Offer(const std::vector<Segment>& segments) {
-    const uint16_t head = next_;
+  uint16_t Offer(const std::vector<Segment>& segments) { return OfferAt(next_, segments); }
+  // The same in the descriptors from `head` on: for whoever is given chains back in another order.
+  uint16_t OfferAt(uint16_t head, const std::vector<Segment>& segments) {
+    next_ = head;
     for (size_t i = 0; i < segments.size(); ++i) {
       const bool last = i + 1 == segments.size();
       const uint16_t index = next_;

@@ -1,12 +1,19 @@
 #include "devices/virtio/backend/vhost_user_server.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "devices/virtio/virtio_layout.h"
 
@@ -18,13 +25,23 @@ namespace vu = vhost_user;
 
 constexpr uint64_t kRingFeatures = v::kFeatureVersion1 | v::kFeatureIndirectDesc | v::kFeatureEventIdx | vu::kFeatureProtocolFeatures;
 constexpr uint64_t kProtocolFeatures = vu::kProtocolMq | vu::kProtocolReplyAck | vu::kProtocolBackendReq | vu::kProtocolConfig |
-                                       vu::kProtocolResetDevice | vu::kProtocolStatus | vu::kProtocolConfigureMemSlots;
+                                       vu::kProtocolInflightShmfd | vu::kProtocolResetDevice | vu::kProtocolStatus | vu::kProtocolConfigureMemSlots;
+constexpr uint64_t kMaxInflightOffset = uint64_t{1} << 40;
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<VhostUserServer>> VhostUserServer::Create(EventLoop& loop, OwnedFd socket, BackendDevice& device,
                                                                          Callbacks callbacks) {
   std::unique_ptr<VhostUserServer> server(new VhostUserServer(loop, std::move(socket), device, std::move(callbacks)));
+  server->inflight_fd_.Reset(::memfd_create("inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!server->inflight_fd_.valid()) return ErrnoStatus(errno, "create the in-flight region");
+  if (::ftruncate(server->inflight_fd_.get(), static_cast<off_t>(InflightBytes(device.queue_count()))) != 0) {
+    return ErrnoStatus(errno, "size the in-flight region");
+  }
+  // A front end that cuts it would end us where we write to it.
+  if (::fcntl(server->inflight_fd_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    return ErrnoStatus(errno, "seal the in-flight region");
+  }
   device.OnHost(*server);
   RETURN_IF_ERROR(loop.Watch(server->channel_.fd(), EPOLLIN, [raw = server.get()](uint32_t) { raw->OnMessage(); }));
   return server;
@@ -65,6 +82,7 @@ void VhostUserServer::OnMessage() {
       case vu::Request::kGetQueueNum:
       case vu::Request::kGetVringBase:
       case vu::Request::kGetConfig:
+      case vu::Request::kGetInflightFd:
       case vu::Request::kGetMaxMemSlots:
       case vu::Request::kGetStatus: replied = true; break;
       default: break;
@@ -116,6 +134,8 @@ absl::Status VhostUserServer::Handle() {
     case vu::Request::kSetVringEnable: return HandleVring(request);
     case vu::Request::kGetConfig:
     case vu::Request::kSetConfig: return HandleConfig(request);
+    case vu::Request::kGetInflightFd: return GetInflight();
+    case vu::Request::kSetInflightFd: return SetInflight();
     default: break;
   }
   RETURN_IF_ERROR(NeedFds(request == vu::Request::kSetBackendReqFd ? 1 : 0));
@@ -206,8 +226,9 @@ absl::Status VhostUserServer::HandleVring(vu::Request request) {
       queue->size = static_cast<uint16_t>(state.num);
       return absl::OkStatus();
     case vu::Request::kSetVringBase:
-      if (state.num > 0xffff || queue->ring.running()) return absl::InvalidArgumentError(absl::StrCat("a base of ", state.num, ", now"));
-      queue->base = static_cast<uint16_t>(state.num);
+      // A packed ring's has both offsets; a split ring's one index.
+      if ((state.num > 0xffff && (features_ & v::kFeatureRingPacked) == 0) || queue->ring.running()) return absl::InvalidArgumentError(absl::StrCat("a base of ", state.num, ", now"));
+      queue->base = state.num;
       return absl::OkStatus();
     case vu::Request::kGetVringBase:
       StopQueue(index);
@@ -271,6 +292,76 @@ absl::Status VhostUserServer::HandleConfig(vu::Request request) {
                        VhostUserChannel::NowMs() + kMessageMs);
 }
 
+// ---- The in-flight region
+
+VhostUserServer::Mapping::~Mapping() {
+  if (start != nullptr) ::munmap(start, bytes);
+}
+
+bool VhostUserServer::AnyRuns() const {
+  return std::any_of(queues_.begin(), queues_.end(), [](const auto& queue) { return queue->ring.running(); });
+}
+
+absl::Status VhostUserServer::GetInflight() {
+  RETURN_IF_ERROR(NeedFds(0));
+  ASSIGN_OR_RETURN(vu::Inflight inflight, InflightPayload());
+  if (inflight.queues == 0 || inflight.queues > queues_.size() || inflight.queue_size == 0 || inflight.queue_size > v::kMaxQueueSize || AnyRuns()) {
+    return absl::InvalidArgumentError(absl::StrCat("an in-flight region for ", inflight.queues, " queues of ", inflight.queue_size, ", now"));
+  }
+  inflight.mmap_size = vu::InflightStride(inflight.queue_size) * inflight.queues;
+  inflight.mmap_offset = 0;
+  // What an earlier run has left there is nobody's.
+  Mapping mapping;
+  void* const start = ::mmap(nullptr, inflight.mmap_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, inflight_fd_.get(), 0);
+  if (start == MAP_FAILED) return ErrnoStatus(errno, "map the in-flight region");
+  mapping.start = start;
+  mapping.bytes = inflight.mmap_size;
+  std::memset(start, 0, inflight.mmap_size);
+  const int fds[] = {inflight_fd_.get()};
+  return channel_.Send(message_.header.request, vu::kFlagReply, std::as_bytes(std::span(&inflight, 1)), fds,
+                       VhostUserChannel::NowMs() + kMessageMs);
+}
+
+absl::Status VhostUserServer::SetInflight() {
+  RETURN_IF_ERROR(NeedFds(1));
+  ASSIGN_OR_RETURN(const vu::Inflight inflight, InflightPayload());
+  const uint64_t stride = vu::InflightStride(inflight.queue_size);
+  if (inflight.queues == 0 || inflight.queues > queues_.size() || inflight.queue_size == 0 || inflight.queue_size > v::kMaxQueueSize ||
+      inflight.mmap_size < stride * inflight.queues || inflight.mmap_size > InflightBytes(inflight.queues) || inflight.mmap_offset % 64 != 0 ||
+      inflight.mmap_offset > kMaxInflightOffset || AnyRuns()) {
+    return absl::InvalidArgumentError(absl::StrCat("an in-flight region of ", inflight.mmap_size, " bytes at ", inflight.mmap_offset, " for ",
+                                                   inflight.queues, " queues of ", inflight.queue_size, ", now"));
+  }
+  struct stat about {};
+  if (::fstat(message_.fds[0].get(), &about) != 0) return ErrnoStatus(errno, "examine the in-flight region");
+  if (!S_ISREG(about.st_mode) || inflight.mmap_offset + inflight.mmap_size > static_cast<uint64_t>(about.st_size)) {
+    return absl::InvalidArgumentError(absl::StrCat("an in-flight region of ", inflight.mmap_size, " bytes in a file of ", about.st_size));
+  }
+  const uint64_t skipped = inflight.mmap_offset % 4096;
+  auto mapping = std::make_unique<Mapping>();
+  void* const start = ::mmap(nullptr, inflight.mmap_size + skipped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, message_.fds[0].get(),
+                             static_cast<off_t>(inflight.mmap_offset - skipped));
+  if (start == MAP_FAILED) return ErrnoStatus(errno, "map the in-flight region");
+  mapping->start = start;
+  mapping->bytes = inflight.mmap_size + skipped;
+  inflight_ = std::move(mapping);
+  inflight_offset_ = skipped;
+  inflight_queues_ = inflight.queues;
+  inflight_queue_size_ = inflight.queue_size;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<vu::Inflight> VhostUserServer::InflightPayload() const {
+  // Some send it without the padding at the end.
+  constexpr size_t kLeast = offsetof(vu::Inflight, padding);
+  if (message_.header.size < kLeast || message_.header.size > sizeof(vu::Inflight)) {
+    return absl::InvalidArgumentError(absl::StrCat("a payload of ", message_.header.size, " bytes in place of ", sizeof(vu::Inflight)));
+  }
+  vu::Inflight inflight{};
+  std::memcpy(&inflight, message_.bytes.data(), message_.header.size);
+  return inflight;
+}
+
 // ---- Queues
 
 // Once all of it is there: size, addresses, kick, and the enabling.
@@ -283,16 +374,25 @@ absl::Status VhostUserServer::StartQueue(uint16_t index) {
   BackendQueue::Rings rings;
   rings.size = queue.size;
   rings.descriptors = memory_.FindUser(at.descriptors, v::DescriptorBytes(queue.size));
-  rings.available = memory_.FindUser(at.available, v::AvailBytes(queue.size));
-  rings.used = memory_.FindUser(at.used, v::UsedBytes(queue.size));
+  const bool packed = (features_ & v::kFeatureRingPacked) != 0;
+  rings.available = memory_.FindUser(at.available, packed ? sizeof(uint32_t) : v::AvailBytes(queue.size));
+  rings.used = memory_.FindUser(at.used, packed ? sizeof(uint32_t) : v::UsedBytes(queue.size));
   if (rings.descriptors == nullptr || rings.available == nullptr || rings.used == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("the rings of queue ", index, " are not in the memory that was given"));
   }
   const auto aligned = [](const std::byte* host, uintptr_t to) { return reinterpret_cast<uintptr_t>(host) % to == 0; };
-  if (!aligned(rings.descriptors, 16) || !aligned(rings.available, 2) || !aligned(rings.used, 4)) {
+  if (!aligned(rings.descriptors, 16) || !aligned(rings.available, packed ? 4 : 2) || !aligned(rings.used, 4)) {
     return absl::InvalidArgumentError(absl::StrCat("the rings of queue ", index, " are not aligned"));
   }
-  queue.ring.Start(rings, queue.base, features_, memory_, &queue.call);
+  std::span<std::byte> inflight;
+  if (inflight_ != nullptr && index < inflight_queues_) {
+    if (queue.size > inflight_queue_size_) {
+      return absl::InvalidArgumentError(absl::StrCat("queue ", index, " of ", queue.size, " entries, in an in-flight region for ", inflight_queue_size_));
+    }
+    const uint64_t stride = vu::InflightStride(inflight_queue_size_);
+    inflight = {static_cast<std::byte*>(inflight_->start) + inflight_offset_ + stride * index, stride};
+  }
+  queue.ring.Start(rings, queue.base, features_, memory_, &queue.call, inflight);
   queue.told = false;
   Process(index);  // what came before
   return absl::OkStatus();
@@ -302,6 +402,8 @@ void VhostUserServer::StopQueue(uint16_t index) {
   Queue& queue = *queues_[index];
   if (!queue.ring.running()) return;
   device_.OnQueueStopped(index);
+  // Of what was completed only now; a queue that starts again does not know of it.
+  queue.ring.Notify();
   queue.base = queue.ring.Stop();
 }
 

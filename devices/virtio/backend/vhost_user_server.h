@@ -8,8 +8,8 @@
 //          What the guest does wrong in a queue stops that queue (its error eventfd is signalled), is counted, and told once.
 // Source   QEMU, "Vhost-user Protocol" (docs/interop/vhost-user.rst).
 //
-// Protocol features: MQ, REPLY_ACK, BACKEND_REQ, CONFIG, RESET_DEVICE, STATUS, CONFIGURE_MEM_SLOTS. No INFLIGHT_SHMFD: devices complete
-// in order, so the used index says all. No LOG_SHMFD (migration).
+// Protocol features: MQ, REPLY_ACK, BACKEND_REQ, CONFIG, INFLIGHT_SHMFD, RESET_DEVICE, STATUS, CONFIGURE_MEM_SLOTS. No LOG_SHMFD (migration).
+// The region of INFLIGHT_SHMFD is made by Create, before a process gives up the means for it; the front end keeps it for the next process.
 #ifndef VMM_DEVICES_VIRTIO_BACKEND_VHOST_USER_SERVER_H_
 #define VMM_DEVICES_VIRTIO_BACKEND_VHOST_USER_SERVER_H_
 
@@ -29,8 +29,10 @@
 #include "devices/virtio/backend/backend_device.h"
 #include "devices/virtio/backend/backend_memory.h"
 #include "devices/virtio/backend/backend_queue.h"
+#include "devices/virtio/backend/inflight_layout.h"
 #include "devices/virtio/vhost_user/vhost_user_channel.h"
 #include "devices/virtio/vhost_user/vhost_user_layout.h"
+#include "devices/virtio/virtio_layout.h"
 
 namespace vmm {
 
@@ -43,6 +45,9 @@ class VhostUserServer final : public BackendHost {
     // A queue broke: once each time it was started.
     std::function<void(uint16_t queue, BackendQueue::Fault fault)> on_fault;
   };
+  // What the region can grow to: room for the largest queues, of which only what is used takes memory.
+  static constexpr uint64_t InflightBytes(uint16_t queues) { return vhost_user::InflightStride(virtio::kMaxQueueSize) * queues; }
+
   // `loop` and `device` outlive it. Callbacks may not destroy it.
   static absl::StatusOr<std::unique_ptr<VhostUserServer>> Create(EventLoop& loop, OwnedFd socket, BackendDevice& device,
                                                                  Callbacks callbacks);
@@ -57,13 +62,20 @@ class VhostUserServer final : public BackendHost {
   struct Queue {
     BackendQueue ring;
     uint16_t size = 0;
-    uint16_t base = 0;
+    uint32_t base = 0;
     std::optional<vhost_user::VringAddr> addresses;
     EventFd kick{OwnedFd()};
     EventFd call{OwnedFd()};
     EventFd error{OwnedFd()};
     bool enabled = false;
     bool told = false;
+  };
+
+  // A mapping of a file; given up with it.
+  struct Mapping {
+    ~Mapping();
+    void* start = nullptr;
+    uint64_t bytes = 0;
   };
 
   VhostUserServer(EventLoop& loop, OwnedFd socket, BackendDevice& device, Callbacks callbacks);
@@ -74,6 +86,9 @@ class VhostUserServer final : public BackendHost {
   absl::Status HandleVring(vhost_user::Request request);
   absl::Status HandleVringFd(vhost_user::Request request);
   absl::Status HandleConfig(vhost_user::Request request);
+  absl::Status GetInflight();
+  absl::Status SetInflight();
+  absl::StatusOr<vhost_user::Inflight> InflightPayload() const;
   template <typename T>
   absl::Status Reply(const T& payload);
   template <typename T>
@@ -85,6 +100,7 @@ class VhostUserServer final : public BackendHost {
   absl::Status StartQueue(uint16_t index);
   void StopQueue(uint16_t index);
   void StopAll();
+  [[nodiscard]] bool AnyRuns() const;
   void OnKick(uint16_t index);
   void Process(uint16_t index);
   void End(const absl::Status& status);
@@ -95,6 +111,12 @@ class VhostUserServer final : public BackendHost {
   VhostUserChannel channel_;
   VhostUserMessage message_;
   BackendMemory memory_;
+  OwnedFd inflight_fd_;  // ours, to be given to a front end
+  std::unique_ptr<Mapping> inflight_;
+  uint64_t inflight_offset_ = 0;  // of the first queue in the mapping
+  uint16_t inflight_queues_ = 0;
+  uint16_t inflight_queue_size_ = 0;
+  // Before the queues, which write to what is above.
   std::vector<std::unique_ptr<Queue>> queues_;
   std::optional<VhostUserChannel> requests_;
   uint64_t features_ = 0;

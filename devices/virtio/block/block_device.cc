@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "devices/virtio/virtio_layout.h"
 
 namespace vmm {
 namespace {
@@ -16,16 +17,20 @@ constexpr uint64_t Burst(uint64_t per_second) { return std::max<uint64_t>(per_se
 
 }  // namespace
 
-BlockDevice::BlockDevice(std::unique_ptr<Disk> disk, const BlockOptions& options, Clock clock, Sleeper sleeper)
+BlockDevice::BlockDevice(std::unique_ptr<Disk> disk, const BlockOptions& options, Clock clock, Sleeper sleeper,
+                         std::unique_ptr<DiskWorkers> workers)
     : disk_(std::move(disk)),
       options_(options),
       clock_(std::move(clock)),
       sleeper_(std::move(sleeper)),
       bytes_bucket_(options.bytes_per_second, Burst(options.bytes_per_second)),
-      operations_bucket_(options.operations_per_second, Burst(options.operations_per_second)) {
+      operations_bucket_(options.operations_per_second, Burst(options.operations_per_second)),
+      queues_(options.queues),
+      workers_(std::move(workers)) {
   features_ = vb::kFeatureSegMax | vb::kFeatureBlockSize | vb::kFeatureFlush;
   features_ |= options.read_only ? vb::kFeatureReadOnly : vb::kFeatureDiscard | vb::kFeatureWriteZeroes;
   if (options.queues > 1) features_ |= vb::kFeatureMq;
+  if (options.packed) features_ |= virtio::kFeatureRingPacked;
   config_.capacity = disk_->bytes() / vb::kSectorBytes;
   config_.seg_max = kMaxSegments;
   config_.blk_size = vb::kSectorBytes;
@@ -52,28 +57,32 @@ void BlockDevice::Resume() {
   for (uint16_t i = 0; i < options_.queues; ++i) host_->Wake(i);
 }
 
-bool BlockDevice::Process(uint16_t, BackendQueue& queue) noexcept {
+bool BlockDevice::Process(uint16_t index, BackendQueue& queue) noexcept {
+  queues_[index].ring = &queue;
+  queues_[index].waits = false;
   uint64_t unnotified_since = 0;
   for (int i = 0; i < kQuantum; ++i) {
-    if (queue.Pop(chain_) != BackendQueue::PopResult::kChain) return false;
+    if (free_.empty()) {
+      if (requests_.size() == kMaxInFlight) {
+        queues_[index].waits = true;
+        return false;
+      }
+      requests_.push_back(std::make_unique<Request>(*this));
+      free_.push_back(requests_.back().get());
+    }
+    Request& request = *free_.back();
+    if (queue.Pop(request.chain) != BackendQueue::PopResult::kChain) return false;
     const uint64_t now = clock_();
-    if (!Admit(chain_.readable_bytes + chain_.writable_bytes, now)) {
-      queue.Unpop();
+    if (!Admit(request.chain.readable_bytes + request.chain.writable_bytes, now)) {
+      queue.Unpop(request.chain);
       return false;
     }
-    vb::RequestHeader header{};
-    const bool whole = chain_.Read(0, std::as_writable_bytes(std::span(&header, 1))) == sizeof(header);
-    uint64_t written = 0;
-    if (chain_.writable_bytes == 0) {
-      // Nowhere to say how it went: it has not gone.
-      queue.Push(chain_, 0);
-    } else {
-      const uint8_t status = whole ? Do(header, written) : vb::kStatusError;
-      chain_.Write(chain_.writable_bytes - 1, std::as_bytes(std::span(&status, 1)));
-      // The status is the last byte: "from its start" holds where all before it was written.
-      const bool full = written == chain_.writable_bytes - 1;
-      queue.Push(chain_, static_cast<uint32_t>(full ? chain_.writable_bytes : written));
-    }
+    free_.pop_back();
+    request.queue = index;
+    ++queues_[index].in_flight;
+    const bool whole = request.chain.Read(0, std::as_writable_bytes(std::span(&request.header, 1))) == sizeof(request.header);
+    if (!Begin(request, whole)) continue;
+    Finish(request);
     if (unnotified_since == 0) unnotified_since = now;
     if (clock_() - unnotified_since >= kNotifyNs) {
       queue.Notify();
@@ -83,87 +92,173 @@ bool BlockDevice::Process(uint16_t, BackendQueue& queue) noexcept {
   return true;
 }
 
+bool BlockDevice::Begin(Request& request, bool whole) noexcept {
+  request.written = 0;
+  request.status = vb::kStatusError;
+  request.durable = !flush_accepted_;
+  // Nowhere to say how it went: it does not go.
+  if (request.chain.writable_bytes == 0 || !whole || !Prepare(request)) return true;
+  bool now = workers_ == nullptr;
+  switch (request.header.type) {
+    case vb::kIn:
+      if (now || !disk_->ReadNow(request.header.sector * vb::kSectorBytes, request.vectors)) break;
+      request.status = vb::kStatusOk;
+      return true;
+    case vb::kOut:
+      // Into the page cache, as a rule: a copy, which costs less than handing it over.
+      if (slow_writes_ > 0) {
+        --slow_writes_;
+      } else if (!request.durable) {
+        now = true;
+      }
+      break;
+    case vb::kGetId: now = true; break;
+    default: break;
+  }
+  if (!now) {
+    workers_->Submit(request);
+    return false;
+  }
+  const uint64_t before = clock_();
+  request.status = Do(request);
+  if (request.header.type == vb::kOut && clock_() - before >= kSlowWriteNs) slow_writes_ = kSlowWrites;
+  return true;
+}
+
+void BlockDevice::Finish(Request& request) noexcept {
+  Queue& queue = queues_[request.queue];
+  QueueChain& chain = request.chain;
+  --queue.in_flight;
+  free_.push_back(&request);
+  if (chain.writable_bytes == 0) return queue.ring->Push(chain, 0);
+  chain.Write(chain.writable_bytes - 1, std::as_bytes(std::span(&request.status, 1)));
+  if (request.status != vb::kStatusOk) request.written = 0;
+  // The status is the last byte: "from its start" holds where all before it was written.
+  const bool full = request.written == chain.writable_bytes - 1;
+  queue.ring->Push(chain, static_cast<uint32_t>(full ? chain.writable_bytes : request.written));
+}
+
+void BlockDevice::Reap() noexcept {
+  while (DiskWorkers::Job* const job = workers_->TakeDone()) Finish(static_cast<Request&>(*job));
+}
+
+void BlockDevice::OnDone() {
+  Reap();
+  for (uint16_t i = 0; i < options_.queues; ++i) {
+    if (queues_[i].ring == nullptr) continue;
+    queues_[i].ring->Notify();
+    if (queues_[i].waits) host_->Wake(i);
+  }
+}
+
+void BlockDevice::OnQueueStopped(uint16_t index) noexcept {
+  while (queues_[index].in_flight != 0) {
+    workers_->AwaitDone();
+    Reap();
+  }
+  // Others' completions came along.
+  for (const Queue& queue : queues_) {
+    if (queue.ring != nullptr) queue.ring->Notify();
+  }
+  queues_[index] = Queue{};
+}
+
 bool BlockDevice::InDisk(uint64_t sector, uint64_t bytes) const noexcept {
   const uint64_t sectors = bytes / vb::kSectorBytes;
   return bytes % vb::kSectorBytes == 0 && sector <= config_.capacity && sectors <= config_.capacity - sector;
 }
 
-uint8_t BlockDevice::Do(const vb::RequestHeader& header, uint64_t& written) noexcept {
-  switch (header.type) {
-    case vb::kIn: return ReadOrWrite(header, false, written);
-    case vb::kOut: return options_.read_only ? vb::kStatusError : ReadOrWrite(header, true, written);
-    case vb::kFlush: return disk_->Flush() ? vb::kStatusOk : vb::kStatusError;
-    case vb::kGetId: return GetId(written);
-    case vb::kDiscard: return options_.read_only ? vb::kStatusUnsupported : DoRanges(false);
-    case vb::kWriteZeroes: return options_.read_only ? vb::kStatusUnsupported : DoRanges(true);
-    default: return vb::kStatusUnsupported;
+bool BlockDevice::Prepare(Request& request) noexcept {
+  const bool changes = request.header.type == vb::kDiscard || request.header.type == vb::kWriteZeroes;
+  switch (request.header.type) {
+    case vb::kIn: return PrepareData(request, /*write=*/false);
+    case vb::kOut: return !options_.read_only && PrepareData(request, /*write=*/true);
+    case vb::kFlush: return true;
+    case vb::kGetId: return request.chain.writable_bytes - 1 >= vb::kIdBytes;
+    default: break;
   }
+  if (changes && !options_.read_only) return PrepareRanges(request, request.header.type == vb::kWriteZeroes);
+  request.status = vb::kStatusUnsupported;
+  return false;
 }
 
-void BlockDevice::SliceVectors(const std::vector<iovec>& from, uint64_t skip, uint64_t bytes) {
-  vectors_.clear();
-  for (const iovec& vector : from) {
-    if (bytes == 0) break;
+bool BlockDevice::PrepareData(Request& request, bool write) noexcept {
+  const QueueChain& chain = request.chain;
+  uint64_t left = write ? chain.readable_bytes - sizeof(request.header) : chain.writable_bytes - 1;
+  if (left == 0 || left > kMaxRequestBytes || !InDisk(request.header.sector, left)) return false;
+  uint64_t skip = write ? sizeof(request.header) : 0;
+  request.written = write ? 0 : left;
+  request.vectors.clear();
+  for (const iovec& vector : write ? chain.readable : chain.writable) {
+    if (left == 0) break;
     if (skip >= vector.iov_len) {
       skip -= vector.iov_len;
       continue;
     }
-    const size_t part = std::min<uint64_t>(vector.iov_len - skip, bytes);
-    vectors_.push_back({static_cast<std::byte*>(vector.iov_base) + skip, part});
-    bytes -= part;
+    const size_t part = std::min<uint64_t>(vector.iov_len - skip, left);
+    request.vectors.push_back({static_cast<std::byte*>(vector.iov_base) + skip, part});
+    left -= part;
     skip = 0;
   }
+  return true;
 }
 
-uint8_t BlockDevice::ReadOrWrite(const vb::RequestHeader& header, bool write, uint64_t& written) noexcept {
-  const uint64_t bytes = write ? chain_.readable_bytes - sizeof(header) : chain_.writable_bytes - 1;
-  if (bytes == 0 || bytes > kMaxRequestBytes || !InDisk(header.sector, bytes)) return vb::kStatusError;
-  const uint64_t offset = header.sector * vb::kSectorBytes;
-  if (!write) {
-    SliceVectors(chain_.writable, 0, bytes);
-    if (!disk_->Read(offset, vectors_)) return vb::kStatusError;
-    written = bytes;
-    return vb::kStatusOk;
-  }
-  SliceVectors(chain_.readable, sizeof(header), bytes);
-  if (!disk_->Write(offset, vectors_)) return vb::kStatusError;
-  return flush_accepted_ || disk_->Flush() ? vb::kStatusOk : vb::kStatusError;
-}
-
-uint8_t BlockDevice::DoRanges(bool zeroes) noexcept {
-  const uint64_t bytes = chain_.readable_bytes - sizeof(vb::RequestHeader);
-  std::array<vb::Range, kMaxRanges> ranges{};
-  if (bytes == 0 || bytes % sizeof(vb::Range) != 0 || bytes > sizeof(ranges)) return vb::kStatusError;
-  chain_.Read(sizeof(vb::RequestHeader), std::as_writable_bytes(std::span(ranges)).first(bytes));
-  const auto asked = std::span(ranges).first(bytes / sizeof(vb::Range));
+bool BlockDevice::PrepareRanges(Request& request, bool zeroes) noexcept {
+  const uint64_t bytes = request.chain.readable_bytes - sizeof(request.header);
+  if (bytes == 0 || bytes % sizeof(vb::Range) != 0 || bytes > sizeof(request.ranges)) return false;
+  request.chain.Read(sizeof(request.header), std::as_writable_bytes(std::span(request.ranges)).first(bytes));
+  request.range_count = bytes / sizeof(vb::Range);
   // All are checked before the first is done.
-  for (const vb::Range& range : asked) {
+  for (const vb::Range& range : std::span(request.ranges).first(request.range_count)) {
     const uint32_t known = zeroes ? vb::kRangeUnmap : 0;
-    if ((range.flags & ~known) != 0) return vb::kStatusUnsupported;
+    if ((range.flags & ~known) != 0) {
+      request.status = vb::kStatusUnsupported;
+      return false;
+    }
     const uint64_t range_bytes = uint64_t{range.sectors} * vb::kSectorBytes;
-    if (range_bytes > kMaxRequestBytes || !InDisk(range.sector, range_bytes)) return vb::kStatusError;
+    if (range_bytes > kMaxRequestBytes || !InDisk(range.sector, range_bytes)) return false;
   }
-  for (const vb::Range& range : asked) {
+  return true;
+}
+
+uint8_t BlockDevice::Do(Request& request) noexcept {
+  const uint64_t offset = request.header.sector * vb::kSectorBytes;
+  bool done = false;
+  switch (request.header.type) {
+    case vb::kIn: done = disk_->Read(offset, request.vectors); break;
+    case vb::kOut: done = disk_->Write(offset, request.vectors) && (!request.durable || disk_->Flush()); break;
+    case vb::kFlush: done = disk_->Flush(); break;
+    case vb::kGetId:
+      GetId(request);
+      done = true;
+      break;
+    default: done = DoRanges(request); break;
+  }
+  return done ? vb::kStatusOk : vb::kStatusError;
+}
+
+bool BlockDevice::DoRanges(Request& request) noexcept {
+  const bool zeroes = request.header.type == vb::kWriteZeroes;
+  for (const vb::Range& range : std::span(request.ranges).first(request.range_count)) {
     if (range.sectors == 0) continue;
     const uint64_t offset = range.sector * vb::kSectorBytes;
-    const uint64_t range_bytes = uint64_t{range.sectors} * vb::kSectorBytes;
-    const bool done = zeroes ? disk_->WriteZeroes(offset, range_bytes, (range.flags & vb::kRangeUnmap) != 0) : disk_->Discard(offset, range_bytes);
-    if (!done) return vb::kStatusError;
+    const uint64_t bytes = uint64_t{range.sectors} * vb::kSectorBytes;
+    if (!(zeroes ? disk_->WriteZeroes(offset, bytes, (range.flags & vb::kRangeUnmap) != 0) : disk_->Discard(offset, bytes))) return false;
   }
   // Discarded data may be anything; zeroes are a write.
-  return !zeroes || flush_accepted_ || disk_->Flush() ? vb::kStatusOk : vb::kStatusError;
+  return !zeroes || !request.durable || disk_->Flush();
 }
 
-uint8_t BlockDevice::GetId(uint64_t& written) noexcept {
+void BlockDevice::GetId(Request& request) noexcept {
   std::array<char, vb::kIdBytes> id{};
   options_.serial.copy(id.data(), id.size());
-  if (chain_.writable_bytes - 1 < id.size()) return vb::kStatusError;
-  written = chain_.Write(0, std::as_bytes(std::span(id)));
-  return vb::kStatusOk;
+  request.written = request.chain.Write(0, std::as_bytes(std::span(id)));
 }
 
 std::vector<std::string> BlockDeviceArguments(const BlockOptions& options) {
   std::vector<std::string> arguments = {absl::StrCat("--queues=", options.queues)};
+  if (options.workers != BlockOptions{}.workers) arguments.push_back(absl::StrCat("--workers=", options.workers));
+  if (options.packed) arguments.push_back("--packed");
   if (options.read_only) arguments.push_back("--read-only");
   if (!options.serial.empty()) arguments.push_back(absl::StrCat("--serial=", options.serial));
   if (options.bytes_per_second != 0) arguments.push_back(absl::StrCat("--bytes-per-second=", options.bytes_per_second));

@@ -1,19 +1,25 @@
 #include "devices/virtio/block/block_device.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <condition_variable>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "absl/base/thread_annotations.h"
 #include "base/event_fd.h"
+#include "base/mutex.h"
 #include "base/owned_fd.h"
 #include "base/status_matchers.h"
 #include "devices/virtio/backend/backend_device.h"
@@ -22,6 +28,8 @@
 #include "devices/virtio/backend/fake_guest_driver.h"
 #include "devices/virtio/block/block_layout.h"
 #include "devices/virtio/block/disk.h"
+#include "devices/virtio/block/disk_workers.h"
+#include "devices/virtio/virtio_layout.h"
 #include "memory/gpa.h"
 
 namespace vmm {
@@ -65,6 +73,47 @@ class FakeDisk final : public Disk {
   bool works = true;
   int writes = 0;
   int flushes = 0;
+};
+
+// One whose reads and flushes wait until the test lets them go: what is not in the page cache.
+class SlowDisk final : public Disk {
+ public:
+  uint64_t bytes() const noexcept override { return 64 * 512; }
+  bool ReadNow(uint64_t, std::span<iovec>) noexcept override { return false; }
+  bool Read(uint64_t offset, std::span<iovec> vectors) noexcept override {
+    Wait(offset / 512);
+    for (const iovec& vector : vectors) std::memset(vector.iov_base, static_cast<int>('0' + offset / 512), vector.iov_len);
+    return true;
+  }
+  bool Write(uint64_t, std::span<iovec>) noexcept override { return true; }
+  bool Flush() noexcept override {
+    Wait(kFlush);
+    return true;
+  }
+  bool Discard(uint64_t, uint64_t) noexcept override { return true; }
+  bool WriteZeroes(uint64_t, uint64_t, bool) noexcept override { return true; }
+
+  static constexpr uint64_t kFlush = 1000;
+  void Let(uint64_t what) {
+    MutexLock lock(mutex_);
+    let_.insert(what);
+    changed_.notify_all();
+  }
+  void LetAll() {
+    MutexLock lock(mutex_);
+    all_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  void Wait(uint64_t what) {
+    MutexLock lock(mutex_);
+    while (!all_ && let_.count(what) == 0) changed_.wait(mutex_);
+  }
+  Mutex mutex_;
+  std::condition_variable_any changed_;
+  std::set<uint64_t> let_ ABSL_GUARDED_BY(mutex_);
+  bool all_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 class BlockDeviceTest : public testing::Test, public BackendHost {
@@ -287,6 +336,116 @@ TEST_F(BlockDeviceTest, AQuantumIsNotExceeded) {
   for (int i = 0; i < 5; ++i) driver_.Offer({{header(), 16}, {status(), 1, true}});
   EXPECT_FALSE(device_->Process(0, queue_));
   EXPECT_EQ(disk_->flushes, 5);
+}
+
+// What waits for the disk, by workers.
+class WaitingBlockDeviceTest : public BlockDeviceTest {
+ protected:
+  void SetUp() override {
+    BlockDeviceTest::SetUp();
+    auto disk = std::make_unique<SlowDisk>();
+    slow_ = disk.get();
+    ASSERT_OK_AND_ASSIGN(auto workers, DiskWorkers::Create(4));
+    done_fd_ = workers->done_fd();
+    device_ = std::make_unique<BlockDevice>(std::move(disk), BlockOptions{}, [this] { return now_; }, [](uint64_t) {}, std::move(workers));
+    device_->OnHost(*this);
+    device_->OnFeatures(device_->features());
+  }
+  // Without this one a test that fails would wait for ever.
+  void TearDown() override { slow_->LetAll(); }
+  // Of 512 bytes, in a place of its own.
+  uint16_t Read(uint64_t sector) {
+    const Gpa at = driver_.data() + 0x4000 + 0x1000 * sector;
+    ram_.Word<vb::RequestHeader>(at) = {vb::kIn, 0, sector};
+    return driver_.Offer({{at, 16}, {at + 0x200, 512, true}, {at + 0x100, 1, true}});
+  }
+  uint16_t Flush() {
+    const Gpa at = driver_.data() + 0x2000;
+    ram_.Word<vb::RequestHeader>(at) = {vb::kFlush, 0, 0};
+    return driver_.Offer({{at, 16}, {at + 0x100, 1, true}});
+  }
+  std::string Content(uint64_t sector) { return ram_.Get(driver_.data() + 0x4000 + 0x1000 * sector + 0x200, 512); }
+  virtio::UsedElement AwaitUsed() {
+    while (true) {
+      if (const auto used = driver_.Take()) return *used;
+      pollfd ready{done_fd_, POLLIN, 0};
+      ::poll(&ready, 1, -1);
+      device_->OnDone();
+    }
+  }
+  SlowDisk* slow_ = nullptr;
+  int done_fd_ = -1;
+};
+
+TEST_F(WaitingBlockDeviceTest, RequestsDoNotWaitForEachOther) {
+  const uint16_t first = Read(1), second = Read(2), flush = Flush();
+  EXPECT_FALSE(device_->Process(0, queue_));
+  slow_->Let(2);
+  EXPECT_EQ(AwaitUsed(), (virtio::UsedElement{second, 513}));
+  EXPECT_EQ(Content(2), std::string(512, '2'));
+  slow_->Let(SlowDisk::kFlush);
+  EXPECT_EQ(AwaitUsed(), (virtio::UsedElement{flush, 1}));
+  // What needs no waiting goes past all of them.
+  EXPECT_EQ(Do(vb::kGetId, 0, {{data(), 20, true}}), 21u);
+  slow_->Let(1);
+  EXPECT_EQ(AwaitUsed(), (virtio::UsedElement{first, 513}));
+}
+
+TEST_F(WaitingBlockDeviceTest, AQueueThatStopsHasNothingInFlight) {
+  const uint16_t first = Read(1), second = Read(2);
+  EXPECT_FALSE(device_->Process(0, queue_));
+  slow_->LetAll();
+  device_->OnQueueStopped(0);
+  const auto one = driver_.Take(), two = driver_.Take();
+  ASSERT_TRUE(one.has_value() && two.has_value());
+  EXPECT_EQ(one->id + two->id, first + second);
+  EXPECT_EQ(driver_.used_index(), queue_.Stop());
+}
+
+TEST_F(WaitingBlockDeviceTest, MoreThanFitInFlightWaitAndNoneIsLost) {
+  // A driver with a queue so large has one descriptor a request: header and status in one indirect table.
+  FakeGuestDriver many(ram_, 128);
+  BackendQueue queue;
+  std::memset(ram_.At(many.descriptors()), 0, 0x3000);
+  queue.Start(many.Rings(memory_), 0, virtio::kFeatureIndirectDesc, memory_, &call_);
+  const Gpa at = many.data() + 0x2000;
+  ram_.Word<vb::RequestHeader>(at) = {vb::kFlush, 0, 0};
+  constexpr int kCount = 100;
+  for (int i = 0; i < kCount; ++i) {
+    many.OfferIndirect(at + 0x1000, {{at.raw(), 16, virtio::kDescriptorNext, 1}, {(at + 0x100).raw(), 1, virtio::kDescriptorWrite, 0}});
+  }
+  while (device_->Process(0, queue)) continue;
+  slow_->LetAll();
+  std::set<uint32_t> heads;
+  while (heads.size() < kCount) {
+    if (const auto used = many.Take()) {
+      EXPECT_TRUE(heads.insert(used->id).second);
+      continue;
+    }
+    pollfd ready{done_fd_, POLLIN, 0};
+    ::poll(&ready, 1, -1);
+    device_->OnDone();
+    (void)device_->Process(0, queue);
+  }
+  device_->OnQueueStopped(0);
+  EXPECT_EQ(many.Take(), std::nullopt);
+}
+
+TEST(RawDiskTest, ReadNowHasWhatIsInTheCacheAndNothingBehindTheEnd) {
+  std::string path = std::string(::getenv("TEST_TMPDIR") != nullptr ? ::getenv("TEST_TMPDIR") : "/tmp") + "/disk.XXXXXX";
+  OwnedFd fd(::mkostemp(path.data(), O_CLOEXEC));
+  ASSERT_TRUE(fd.valid());
+  ::unlink(path.c_str());
+  const std::string content(8192, 'c');
+  ASSERT_EQ(::write(fd.get(), content.data(), content.size()), static_cast<ssize_t>(content.size()));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Disk> disk, OpenRawDisk(std::move(fd)));
+  std::string back(4096, '-');
+  std::vector<iovec> vectors = {{back.data(), 4096}};
+  if (disk->ReadNow(0, vectors)) {  // not every file system can tell
+    EXPECT_EQ(back, std::string(4096, 'c'));
+  }
+  EXPECT_FALSE(disk->ReadNow(8000, vectors));
+  EXPECT_EQ(vectors[0].iov_len, 4096u);
 }
 
 TEST(RawDiskTest, AFileIsReadWrittenPunchedAndZeroed) {

@@ -35,7 +35,7 @@ TEST(BlockPolicyTest, AllowsExactlyThisWithoutConditions) {
   const std::set<int> unconditional = {SYS_read,   SYS_close,      SYS_poll,       SYS_brk,           SYS_munmap,
                                        SYS_getpid, SYS_gettid,     SYS_exit_group, SYS_epoll_wait, SYS_epoll_ctl,     SYS_recvmsg,
                                        SYS_sendmsg, SYS_rt_sigprocmask, SYS_restart_syscall,
-                                       SYS_timerfd_settime};
+                                       SYS_timerfd_settime, SYS_futex};
   // Arguments that no condition accepts, but that a descriptor is 4 or above.
   constexpr uint64_t kOdd = 0xdead'beef'dead'beef;
   for (int call = 0; call < kSyscallNumbers; ++call) {
@@ -69,7 +69,7 @@ TEST(BlockPolicyTest, AFilesSizeIsAskedByDescriptorOnly) {
 }
 
 TEST(BlockPolicyTest, TheImageIsReachedByItsDescriptorAlone) {
-  for (const int call : {SYS_preadv, SYS_pwritev, SYS_pwrite64, SYS_fdatasync, SYS_fallocate}) {
+  for (const int call : {SYS_preadv, SYS_preadv2, SYS_pwritev, SYS_pwrite64, SYS_fdatasync, SYS_fallocate}) {
     EXPECT_TRUE(Allows(call, {4, 1, 2, 3})) << call;
     EXPECT_TRUE(Kills(call, {3, 1, 2, 3})) << call;
     EXPECT_TRUE(Kills(call, {5, 1, 2, 3})) << call;

@@ -25,6 +25,7 @@
 #include "devices/virtio/block/block_device.h"
 #include "devices/virtio/block/block_policy.h"
 #include "devices/virtio/block/disk.h"
+#include "devices/virtio/block/disk_workers.h"
 
 namespace vmm {
 namespace {
@@ -45,9 +46,13 @@ absl::StatusOr<BlockOptions> TakeBlockArguments(std::vector<absl::string_view>& 
       options.read_only = true;
       continue;
     }
+    if (name == "--packed") {
+      options.packed = true;
+      continue;
+    }
     absl::string_view value;
     const size_t equals = name.find('=');
-    static constexpr absl::string_view kNames[] = {"--path", "--serial", "--queues", "--bytes-per-second", "--operations-per-second"};
+    static constexpr absl::string_view kNames[] = {"--path", "--serial", "--queues", "--workers", "--bytes-per-second", "--operations-per-second"};
     const absl::string_view bare = name.substr(0, equals);
     if (std::find(std::begin(kNames), std::end(kNames), bare) == std::end(kNames)) {
       others.push_back(name);
@@ -71,6 +76,10 @@ absl::StatusOr<BlockOptions> TakeBlockArguments(std::vector<absl::string_view>& 
       uint32_t queues = 0;
       good = absl::SimpleAtoi(value, &queues) && queues >= 1 && queues <= 16;
       options.queues = static_cast<uint16_t>(queues);
+    } else if (bare == "--workers") {
+      uint32_t workers = 0;
+      good = absl::SimpleAtoi(value, &workers) && workers <= DiskWorkers::kMaxWorkers;
+      options.workers = static_cast<uint16_t>(workers);
     } else {
       good = absl::SimpleAtoi(value, bare == "--bytes-per-second" ? &options.bytes_per_second : &options.operations_per_second);
     }
@@ -85,11 +94,18 @@ absl::StatusOr<std::unique_ptr<BackendDevice>> MakeDevice(EventLoop& loop, const
   // Of the limits; for the process's whole life.
   const int timer = ::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
   if (timer < 0) return ErrnoStatus(errno, "create timer");
-  auto device = std::make_unique<BlockDevice>(std::move(disk), options, &MonotonicNs, [timer](uint64_t ns) {
+  std::unique_ptr<DiskWorkers> workers;
+  if (options.workers != 0) {
+    ASSIGN_OR_RETURN(workers, DiskWorkers::Create(options.workers));
+  }
+  const int done_fd = workers == nullptr ? -1 : workers->done_fd();
+  const auto sleeper = [timer](uint64_t ns) {
     itimerspec time{};
     time.it_value = {.tv_sec = static_cast<time_t>(ns / 1'000'000'000), .tv_nsec = static_cast<long>(ns % 1'000'000'000)};
     ::timerfd_settime(timer, 0, &time, nullptr);
-  });
+  };
+  auto device = std::make_unique<BlockDevice>(std::move(disk), options, &MonotonicNs, sleeper, std::move(workers));
+  if (done_fd >= 0) RETURN_IF_ERROR(loop.Watch(done_fd, EPOLLIN, [raw = device.get()](uint32_t) { raw->OnDone(); }));
   RETURN_IF_ERROR(loop.Watch(timer, EPOLLIN, [timer, raw = device.get()](uint32_t) {
     uint64_t count;
     (void)!::read(timer, &count, sizeof(count));
@@ -113,6 +129,7 @@ absl::Status Outside(std::vector<absl::string_view> arguments) {
   spawn.arguments = BlockDeviceArguments(options);
   spawn.fds = {disk.get()};
   spawn.queues = options.queues;
+  spawn.threads = options.workers;
   spawn.file_bytes = options.read_only ? 0 : S_ISREG(about.st_mode) ? static_cast<uint64_t>(about.st_size) : kNoLimit;
   return RunStandaloneBackend(listen, spawn);
 }

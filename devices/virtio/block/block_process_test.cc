@@ -6,8 +6,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <optional>
 #include <random>
@@ -23,6 +25,7 @@
 #include "base/status_matchers.h"
 #include "devices/virtio/backend/backend_spawn.h"
 #include "devices/virtio/backend/fake_guest_driver.h"
+#include "devices/virtio/backend/fake_packed_driver.h"
 #include "devices/virtio/block/block_device.h"
 #include "devices/virtio/block/block_layout.h"
 #include "devices/virtio/vhost_user/vhost_user_frontend.h"
@@ -40,7 +43,8 @@ namespace {
 
 namespace vb = virtio_blk;
 
-class BlockProcessTest : public testing::Test {
+template <typename Driver, uint64_t kFormFeatures>
+class BlockProcessFixture : public testing::Test {
  protected:
   static constexpr uint64_t kRamBytes = 4 << 20;
   static constexpr uint64_t kBlockBytes = 4096;
@@ -74,6 +78,7 @@ class BlockProcessTest : public testing::Test {
     options.kind = "block";
     options.arguments = BlockDeviceArguments(block);
     options.fds = {disk_.get()};
+    options.threads = block.workers;
     options.executable_fd = executable_.get();
     options.guest_bytes = kRamBytes;
     options.file_bytes = kBlocks * kBlockBytes;
@@ -85,18 +90,27 @@ class BlockProcessTest : public testing::Test {
     backend_ = *std::move(backend);
     return frontend_->Connect(std::move(backend_.socket));
   }
-  void Start() {
+  void Start(uint64_t features = vb::kFeatureFlush) {
     const VirtioQueueSetup queue{0, kQueueSize, driver_->descriptors(), driver_->available(), driver_->used()};
-    ASSERT_TRUE(frontend_->Start(virtio::kFeatureVersion1 | vb::kFeatureFlush, std::span(&queue, 1)));
+    ASSERT_TRUE(frontend_->Start(virtio::kFeatureVersion1 | kFormFeatures | features, std::span(&queue, 1)));
   }
   // One slot for each request in flight: header, status, data.
   Gpa Slot(uint32_t slot) const { return FakeGuestRam::kBase + 0x2'0000 + 0x2000 * uint64_t{slot}; }
   uint16_t Write(uint32_t slot, uint64_t block, char content) {
-    guest_->Word<vb::RequestHeader>(Slot(slot)) = {vb::kOut, 0, block * kBlockBytes / vb::kSectorBytes};
-    guest_->Word<uint8_t>(Slot(slot) + 16) = 0xee;
+    guest_->template Word<vb::RequestHeader>(Slot(slot)) = {vb::kOut, 0, block * kBlockBytes / vb::kSectorBytes};
+    guest_->template Word<uint8_t>(Slot(slot) + 16) = 0xee;
     std::memset(guest_->At(Slot(slot) + 0x1000), content, kBlockBytes);
-    return driver_->Offer({{Slot(slot), 16}, {Slot(slot) + 0x1000, kBlockBytes}, {Slot(slot) + 16, 1, true}});
+    return driver_->OfferAt(static_cast<uint16_t>(3 * slot), {{Slot(slot), 16}, {Slot(slot) + 0x1000, kBlockBytes}, {Slot(slot) + 16, 1, true}});
   }
+  uint16_t Read(uint32_t slot, uint64_t block) {
+    guest_->template Word<vb::RequestHeader>(Slot(slot)) = {vb::kIn, 0, block * kBlockBytes / vb::kSectorBytes};
+    guest_->template Word<uint8_t>(Slot(slot) + 16) = 0xee;
+    std::memset(guest_->At(Slot(slot) + 0x1000), '-', kBlockBytes);
+    return driver_->OfferAt(static_cast<uint16_t>(3 * slot), {{Slot(slot), 16}, {Slot(slot) + 0x1000, kBlockBytes, true}, {Slot(slot) + 16, 1, true}});
+  }
+  // A driver that keeps ten in flight; the process is killed again and again in the middle of them. Each is completed once, in whatever
+  // order; a read finds what was acknowledged last, and in the end the disk holds that.
+  void KillAgainAndAgain(uint64_t features, int kills);
   // Waits for completions, as long as it takes.
   virtio::UsedElement AwaitUsed() {
     while (true) {
@@ -113,11 +127,13 @@ class BlockProcessTest : public testing::Test {
   std::unique_ptr<GuestRam> ram_;
   std::unique_ptr<GuestMemory> memory_;
   std::optional<FakeGuestRam> guest_;
-  std::optional<FakeGuestDriver> driver_;
+  std::optional<Driver> driver_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<VhostUserFrontend> frontend_;
   SpawnedBackend backend_;
 };
+using BlockProcessTest = BlockProcessFixture<FakeGuestDriver, 0>;
+using PackedBlockProcessTest = BlockProcessFixture<FakePackedDriver, virtio::kFeatureRingPacked>;
 
 TEST_F(BlockProcessTest, ItServesItsImageAndEndsWithItsFrontEnd) {
   ASSERT_OK(Spawn({.serial = "in a jail"}));
@@ -156,48 +172,58 @@ TEST_F(BlockProcessTest, AnUnknownArgumentIsSaidOnStandardError) {
   EXPECT_EQ(text.substr(0, static_cast<size_t>(got)), "unknown argument '--what'\n");
 }
 
-// Writes of a driver that keeps many in flight; the process is killed again and again in the middle of them. Each is completed once, in
-// order, and what was completed is on the disk: in this disk's case, until something else was written there.
-TEST_F(BlockProcessTest, KilledAtAnyMomentItLosesAndRepeatsNoCompletion) {
-  constexpr int kKills = 60;
-  ASSERT_OK(Spawn());
-  Start();
+template <typename Driver, uint64_t kFormFeatures>
+void BlockProcessFixture<Driver, kFormFeatures>::KillAgainAndAgain(uint64_t features, int kills) {
+  const BlockOptions options{.packed = kFormFeatures != 0};
+  ASSERT_OK(Spawn(options));
+  Start(features);
   std::mt19937 random(1);
   std::vector<char> acknowledged(kBlocks, 0);
   struct Request {
+    uint32_t slot;
     uint64_t block;
-    char content;
-    uint16_t head;
+    char content;  // of a write; 0: a read
   };
-  std::vector<Request> in_flight;
-  uint32_t next = 0;
-  uint64_t completed = 0;
-  int kills = 0;
-  uint64_t kill_at = 5;
-  while (kills < kKills || !in_flight.empty()) {
+  std::map<uint32_t, Request> in_flight;  // by what the driver knows them by
+  std::vector<uint32_t> free_slots;
+  for (uint32_t slot = 0; slot < 10; ++slot) free_slots.push_back(slot);
+  uint64_t next = 0, completed = 0, kill_at = 5, out_of_order = 0, oldest_done = 0;
+  std::map<uint32_t, uint64_t> numbers;
+  while (kills > 0 || !in_flight.empty()) {
     // Three descriptors each: ten fit. No block twice in flight.
-    while (kills < kKills && in_flight.size() < 10) {
-      const uint64_t block = next % kBlocks;
-      const char content = static_cast<char>('a' + random() % 26);
-      const uint16_t head = Write(next % 16, block, content);
-      in_flight.push_back({block, content, head});
-      ++next;
+    while (kills > 0 && !free_slots.empty()) {
+      const uint32_t slot = free_slots.back();
+      free_slots.pop_back();
+      Request request{slot, next % kBlocks, 0};
+      if (random() % 4 != 0) request.content = static_cast<char>('a' + random() % 26);
+      const uint16_t head = request.content != 0 ? Write(slot, request.block, request.content) : Read(slot, request.block);
+      ASSERT_TRUE(in_flight.emplace(head, request).second);
+      numbers[head] = next++;
     }
     frontend_->Kick(0);
-    if (kills < kKills && completed >= kill_at) {
+    if (kills > 0 && completed >= kill_at) {
       ::kill(backend_.process.pid(), SIGKILL);
       backend_.process = ChildProcess();
-      ASSERT_OK(Spawn());
-      ++kills;
+      ASSERT_OK(Spawn(options));
+      --kills;
       kill_at = completed + random() % 40;
     }
     const virtio::UsedElement used = AwaitUsed();
-    const Request done = in_flight.front();
-    in_flight.erase(in_flight.begin());
-    ASSERT_EQ(used.id, done.head) << "completion " << completed;
-    ASSERT_EQ(used.bytes, 1u);
-    ASSERT_EQ(guest_->Word<uint8_t>(Slot(static_cast<uint32_t>(completed % 16)) + 16), vb::kStatusOk);
-    acknowledged[done.block] = done.content;
+    const auto found = in_flight.find(used.id);
+    ASSERT_NE(found, in_flight.end()) << "completion " << completed << " of something that is not in flight: " << used.id;
+    const Request done = found->second;
+    in_flight.erase(found);
+    if (numbers[used.id] < oldest_done) ++out_of_order;
+    oldest_done = std::max(oldest_done, numbers[used.id]);
+    ASSERT_EQ(guest_->template Word<uint8_t>(Slot(done.slot) + 16), vb::kStatusOk);
+    if (done.content != 0) {
+      ASSERT_EQ(used.bytes, 1u);
+      acknowledged[done.block] = done.content;
+    } else {
+      ASSERT_EQ(used.bytes, kBlockBytes + 1);
+      ASSERT_EQ(guest_->Get(Slot(done.slot) + 0x1000, kBlockBytes), std::string(kBlockBytes, acknowledged[done.block])) << "block " << done.block;
+    }
+    free_slots.insert(free_slots.begin(), done.slot);
     ++completed;
   }
   EXPECT_EQ(driver_->Take(), std::nullopt);
@@ -206,7 +232,19 @@ TEST_F(BlockProcessTest, KilledAtAnyMomentItLosesAndRepeatsNoCompletion) {
     ASSERT_EQ(::pread(disk_.get(), content.data(), content.size(), static_cast<off_t>(block * kBlockBytes)), static_cast<ssize_t>(kBlockBytes));
     EXPECT_EQ(content, std::string(kBlockBytes, acknowledged[block])) << "block " << block;
   }
+  RecordProperty("completed", std::to_string(completed));
+  RecordProperty("out_of_order", std::to_string(out_of_order));
+  // Reads that are in the cache overtake writes that are made durable.
+  if ((features & vb::kFeatureFlush) == 0) {
+    EXPECT_GT(out_of_order, 0u);
+  }
 }
+
+TEST_F(BlockProcessTest, KilledAtAnyMomentItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(vb::kFeatureFlush, 60); }
+// A driver that knows no flush: every write is a worker's.
+TEST_F(BlockProcessTest, KilledWithRequestsOutOfOrderItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(0, 60); }
+TEST_F(PackedBlockProcessTest, KilledAtAnyMomentItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(vb::kFeatureFlush, 30); }
+TEST_F(PackedBlockProcessTest, KilledWithRequestsOutOfOrderItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(0, 60); }
 
 }  // namespace
 }  // namespace vmm

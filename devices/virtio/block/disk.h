@@ -1,7 +1,7 @@
 // What a block device stands on: bytes that can be read, written, made durable, and given up.
 //
 // Units    bytes; whole sectors, inside the disk, as the caller has checked.
-// Threads  confined.
+// Threads  any, at the same time; requests that are in flight together have no order.
 // Errors   false: the host could not; the request is answered by an I/O error.
 #ifndef VMM_DEVICES_VIRTIO_BLOCK_DISK_H_
 #define VMM_DEVICES_VIRTIO_BLOCK_DISK_H_
@@ -24,6 +24,8 @@ class Disk {
   // May change `vectors`.
   [[nodiscard]] virtual bool Read(uint64_t offset, std::span<iovec> vectors) noexcept = 0;
   [[nodiscard]] virtual bool Write(uint64_t offset, std::span<iovec> vectors) noexcept = 0;
+  // The same for what is there without waiting. False: it is not, or not all of it; `vectors` are as they were.
+  [[nodiscard]] virtual bool ReadNow(uint64_t offset, std::span<iovec> vectors) noexcept { return Read(offset, vectors); }
   // All that was written before is on the medium when it returns.
   [[nodiscard]] virtual bool Flush() noexcept = 0;
   // What is read there afterwards is not told. Where the host cannot, nothing happens, and that is no error.

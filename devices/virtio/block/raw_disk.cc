@@ -2,8 +2,11 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,12 +23,22 @@ namespace {
 
 class RawDisk final : public Disk {
  public:
-  RawDisk(OwnedFd fd, uint64_t bytes, bool is_device) : fd_(std::move(fd)), bytes_(bytes), is_device_(is_device) {}
+  RawDisk(OwnedFd fd, uint64_t bytes, bool is_device, bool in_memory)
+      : fd_(std::move(fd)), bytes_(bytes), is_device_(is_device), in_memory_(in_memory) {}
 
   uint64_t bytes() const noexcept override { return bytes_; }
 
   bool Read(uint64_t offset, std::span<iovec> vectors) noexcept override {
     return Transfer(offset, vectors, [this](const iovec* first, int count, off_t at) { return ::preadv(fd_.get(), first, count, at); });
+  }
+  bool ReadNow(uint64_t offset, std::span<iovec> vectors) noexcept override {
+    if (in_memory_) return Read(offset, vectors);
+    if (vectors.size() > IOV_MAX) return false;
+    size_t bytes = 0;
+    for (const iovec& vector : vectors) bytes += vector.iov_len;
+    // An error is for Read to find again.
+    return ::preadv2(fd_.get(), vectors.data(), static_cast<int>(vectors.size()), static_cast<off_t>(offset), RWF_NOWAIT) ==
+           static_cast<ssize_t>(bytes);
   }
   bool Write(uint64_t offset, std::span<iovec> vectors) noexcept override {
     return Transfer(offset, vectors, [this](const iovec* first, int count, off_t at) { return ::pwritev(fd_.get(), first, count, at); });
@@ -94,6 +107,7 @@ class RawDisk final : public Disk {
   const OwnedFd fd_;
   const uint64_t bytes_;
   const bool is_device_;
+  const bool in_memory_;  // where a read never waits; such file systems do not know of RWF_NOWAIT
 };
 
 }  // namespace
@@ -109,7 +123,10 @@ absl::StatusOr<std::unique_ptr<Disk>> OpenRawDisk(OwnedFd fd) {
   } else {
     return absl::InvalidArgumentError("open disk image: it is neither a file nor a block device");
   }
-  return std::make_unique<RawDisk>(std::move(fd), bytes, S_ISBLK(about.st_mode));
+  struct statfs system {};
+  if (::fstatfs(fd.get(), &system) != 0) return ErrnoStatus(errno, "examine the file system of the disk image");
+  const bool in_memory = S_ISREG(about.st_mode) && (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC || system.f_type == HUGETLBFS_MAGIC);
+  return std::make_unique<RawDisk>(std::move(fd), bytes, S_ISBLK(about.st_mode), in_memory);
 }
 
 }  // namespace vmm

@@ -26,7 +26,7 @@ bool ConsoleDevice::Receive(BackendQueue& queue) noexcept {
     const iovec& room = received_.writable.front();
     const ssize_t got = stream_.Read(std::span(static_cast<std::byte*>(room.iov_base), room.iov_len));
     if (got <= 0) {
-      queue.Unpop();
+      queue.Unpop(received_);
       stream_.WantInput(got == 0);
       return false;
     }

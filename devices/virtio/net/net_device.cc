@@ -72,7 +72,7 @@ void NetDevice::OnQueueStopped(uint16_t index) noexcept {
   wire_.WantInput(pair, false);
   if (pair != 0) wire_.SetActive(pair, false);
   Receiver& receiver = receivers_[pair];
-  for (; receiver.count != 0; --receiver.count) receiver.queue->Unpop();
+  for (; receiver.count != 0; --receiver.count) receiver.queue->Unpop(receiver.chains[receiver.count - 1]);
 }
 
 void NetDevice::Resume() {
@@ -231,13 +231,13 @@ bool NetDevice::Transmit(uint16_t pair, BackendQueue& queue) noexcept {
     }
     const uint64_t frame = chain_.readable_bytes > sizeof(vn::Header) ? chain_.readable_bytes - sizeof(vn::Header) : 1;
     if (!Admit(transmit_limit_, frame)) {
-      queue.Unpop();
+      queue.Unpop(chain_);
       return false;
     }
     if (Send(pair) == NetWire::SendResult::kBusy) {
       transmit_limit_.packets.Return(1);
       transmit_limit_.bytes.Return(frame);
-      queue.Unpop();
+      queue.Unpop(chain_);
       wire_.WantOutput(pair, true);
       return false;
     }

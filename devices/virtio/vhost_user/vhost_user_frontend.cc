@@ -117,7 +117,7 @@ absl::Status VhostUserFrontend::Connect(OwnedFd socket) {
     absl::Status status = HandshakeLocked();
     if (status.ok()) status = OpenBackendRequestsLocked(requests);
     if (status.ok()) status = SyncLocked();
-    if (status.ok() && started_) status = RunLocked(/*resume=*/true);
+    if (status.ok() && started_) status = RunLocked(/*resume=*/ran_);
     if (!status.ok()) {
       channel_.reset();
       return Explain(status);
@@ -366,6 +366,7 @@ bool VhostUserFrontend::Start(uint64_t features, std::span<const VirtioQueueSetu
     if (!RingsAreInMemory(features, setup)) return false;
   }
   started_ = true;
+  ran_ = false;
   driver_features_ = features;
   inflight_fd_.Reset();
   for (Queue& queue : queues_) queue.setup.reset();
@@ -406,14 +407,15 @@ absl::Status VhostUserFrontend::PrepareInflightLocked() {
 }
 
 absl::Status VhostUserFrontend::RunLocked(bool resume) {
-  if (resume && (driver_features_ & v::kFeatureRingPacked) != 0) {
-    return absl::FailedPreconditionError("a packed ring cannot be resumed by another backend");
+  if (resume && (driver_features_ & v::kFeatureRingPacked) != 0 && !inflight_fd_.valid()) {
+    return absl::FailedPreconditionError("a packed ring cannot be resumed by another backend without an in-flight region");
   }
   RETURN_IF_ERROR(SetStatusLocked(v::kStatusAcknowledge | v::kStatusDriver));
   const uint64_t features = (driver_features_ & backend_features_) | vu::kFeatureProtocolFeatures;
   RETURN_IF_ERROR(SendLocked(vu::Request::kSetFeatures, features));
   RETURN_IF_ERROR(SetStatusLocked(v::kStatusAcknowledge | v::kStatusDriver | v::kStatusFeaturesOk));
   RETURN_IF_ERROR(PrepareInflightLocked());
+  ran_ = true;
   for (const Queue& queue : queues_) {
     if (queue.setup.has_value()) RETURN_IF_ERROR(RunQueueLocked(*queue.setup, resume));
   }
@@ -433,7 +435,8 @@ absl::Status VhostUserFrontend::RunLocked(bool resume) {
 absl::Status VhostUserFrontend::RunQueueLocked(const VirtioQueueSetup& queue, bool resume) {
   const uint32_t index = queue.index;
   uint32_t base = (driver_features_ & v::kFeatureRingPacked) != 0 ? kPackedBase : 0;
-  if (resume) {
+  // A packed ring's position is nowhere but in the in-flight region, where a backend that resumes finds it.
+  if (resume && (driver_features_ & v::kFeatureRingPacked) == 0) {
     // What the guest has been given back: requests behind it are to be done. The ring is the guest's, and so is the harm of a lie.
     uint16_t used = 0;
     if (!memory_.ReadObject(queue.device + v::kRingIndex, used)) {
@@ -475,7 +478,8 @@ bool VhostUserFrontend::StopQueue(uint16_t queue) noexcept {
   MutexLock lock(mutex_);
   queues_[queue].setup.reset();
   if (detached_) return false;
-  if (!channel_.has_value()) return true;
+  // Between two backends: what the region says of this queue would be done again by the next one, in rings that are new by then.
+  if (!channel_.has_value()) return !inflight_fd_.valid();
   BeginCallLocked();
   if (absl::Status status = HaltQueueLocked(queue); !status.ok()) LoseLocked(status);
   return true;

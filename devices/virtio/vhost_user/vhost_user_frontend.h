@@ -12,7 +12,8 @@
 // Source   QEMU, "Vhost-user Protocol" (docs/interop/vhost-user.rst).
 //
 // A backend that completes requests out of order must have the in-flight region (INFLIGHT_SHMFD) to be replaced without losing or
-// repeating any; ours complete in order. A packed ring cannot be resumed: the device then needs a reset.
+// repeating any; ours has it. A packed ring can be resumed by such a backend alone; a queue that is reset while there is none needs a reset
+// of the whole device.
 #ifndef VMM_DEVICES_VIRTIO_VHOST_USER_VHOST_USER_FRONTEND_H_
 #define VMM_DEVICES_VIRTIO_VHOST_USER_VHOST_USER_FRONTEND_H_
 
@@ -154,6 +155,7 @@ class VhostUserFrontend final : public VirtioEndpoint {
   bool settled_ ABSL_GUARDED_BY(mutex_) = false;
   bool detached_ ABSL_GUARDED_BY(mutex_) = false;
   bool started_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ran_ ABSL_GUARDED_BY(mutex_) = false;  // a backend may have begun since
   uint64_t backend_features_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t protocol_features_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t driver_features_ ABSL_GUARDED_BY(mutex_) = 0;
