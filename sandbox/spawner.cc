@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/unix_socket.h"
 #include "sandbox/spawner_wire.h"
 
 namespace vmm {
@@ -45,6 +46,8 @@ class Repeater {
     switch (header.kind) {
       case SpawnerKind::kRegister: return Answer(Register(rest, *message));
       case SpawnerKind::kSpawn: return Answer(Spawn(header.index, *message));
+      case SpawnerKind::kRegisterPath: return Answer(RegisterPath(rest, *message));
+      case SpawnerKind::kConnect: return Answer(Connect(header.index, *message));
       case SpawnerKind::kSeal: sealed_ = true; return Answer(absl::OkStatus());
     }
     return false;
@@ -65,6 +68,19 @@ class Repeater {
     if (!message.fds.empty()) known.executable = std::move(message.fds[0]);
     known_.push_back(std::move(known));
     return absl::OkStatus();
+  }
+
+  absl::Status RegisterPath(absl::string_view path, const ReceivedMessage& message) {
+    if (sealed_) return absl::FailedPreconditionError("no other socket can be connected to any more");
+    if (paths_.size() >= Spawner::kMostRequests) return absl::ResourceExhaustedError("too many different sockets");
+    if (path.empty() || path.find('\0') != absl::string_view::npos || !message.fds.empty()) return absl::InvalidArgumentError("not a path");
+    paths_.emplace_back(path);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<OwnedFd> Connect(uint32_t index, const ReceivedMessage& message) {
+    if (index >= paths_.size() || !message.fds.empty()) return absl::InvalidArgumentError("no such path");
+    return ConnectUnixSocket(paths_[index]);
   }
 
   absl::StatusOr<ChildProcess> Spawn(uint32_t index, const ReceivedMessage& message) {
@@ -92,8 +108,12 @@ class Repeater {
     if (parts.words.valid()) fds.push_back(parts.words.get());
     return Send(absl::OkStatus(), parts.pid, fds);
   }
+  static bool Answer(const absl::StatusOr<OwnedFd>& connection) {
+    return connection.ok() ? Send(absl::OkStatus(), 0, {connection->get()}) : Send(connection.status(), 0, {});
+  }
 
   std::vector<Known> known_;
+  std::vector<std::string> paths_;
   bool sealed_ = false;
 };
 
@@ -158,6 +178,21 @@ absl::StatusOr<ChildProcess> Spawner::Spawn(const SpawnRequest& request) {
   if (!started.ok()) return failed(started.status());
   if (started->fds.empty()) return failed(absl::UnavailableError("the spawner gave no process"));
   return ChildProcess(started->pid, std::move(started->fds[0]), started->fds.size() > 1 ? std::move(started->fds[1]) : OwnedFd());
+}
+
+absl::StatusOr<OwnedFd> Spawner::Connect(const std::string& path) {
+  const auto known = std::find(known_paths_.begin(), known_paths_.end(), path);
+  const auto index = static_cast<uint32_t>(known - known_paths_.begin());
+  if (known == known_paths_.end()) {
+    if (sealed_) {
+      return absl::FailedPreconditionError(absl::StrCat("connect to '", path, "': not asked for before the monitor was confined"));
+    }
+    RETURN_IF_ERROR(Ask(socket_.get(), Message(SpawnerKind::kRegisterPath, 0, path), {}).status());
+    known_paths_.push_back(path);
+  }
+  ASSIGN_OR_RETURN(Answered connected, Ask(socket_.get(), Message(SpawnerKind::kConnect, index), {}));
+  if (connected.fds.size() != 1) return absl::UnavailableError("the spawner gave no connection");
+  return std::move(connected.fds[0]);
 }
 
 absl::Status Spawner::Seal() {

@@ -4,6 +4,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -129,6 +132,55 @@ TEST_F(SpawnerTest, SealedItRepeatsWhatItStartedAndNothingElse) {
   looser = Request("exit");
   looser.limits.processes = 5;
   EXPECT_THAT(spawner_->Spawn(looser), StatusIs(absl::StatusCode::kFailedPrecondition, "start device 'test': nothing like it"));
+}
+
+// A socket that listens, and is gone again with this.
+class Listener {
+ public:
+  explicit Listener(const std::string& path) : path_(path), fd_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    EXPECT_EQ(::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    EXPECT_EQ(::listen(fd_.get(), 4), 0);
+  }
+  ~Listener() { ::unlink(path_.c_str()); }
+  // Whether who is accepted now is the other end of `connection`.
+  bool Hears(int connection) {
+    const OwnedFd accepted(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    char letter = 0;
+    return ::write(connection, "x", 1) == 1 && ::read(accepted.get(), &letter, 1) == 1 && letter == 'x';
+  }
+
+ private:
+  const std::string path_;
+  const OwnedFd fd_;
+};
+
+TEST_F(SpawnerTest, SealedItConnectsAgainToWhereItDidAndNowhereElse) {
+  char folder[] = "/tmp/spawner_test.XXXXXX";  // a socket's path is short
+  ASSERT_NE(::mkdtemp(folder), nullptr);
+  const std::string path = absl::StrCat(folder, "/one"), later = absl::StrCat(folder, "/two"), other = absl::StrCat(folder, "/three");
+  {
+    Listener listener(path);
+    ASSERT_OK_AND_ASSIGN(const OwnedFd connection, spawner_->Connect(path));
+    EXPECT_TRUE(listener.Hears(connection.get()));
+    EXPECT_NE(::fcntl(connection.get(), F_GETFL) & O_NONBLOCK, 0);
+    EXPECT_NE(::fcntl(connection.get(), F_GETFD) & FD_CLOEXEC, 0);
+  }
+  EXPECT_THAT(spawner_->Connect(later), StatusIs(absl::StatusCode::kNotFound, "connect to '" + later));
+  ASSERT_OK(spawner_->Seal());
+  EXPECT_THAT(spawner_->Connect(path), StatusIs(absl::StatusCode::kNotFound, "connect to '" + path));
+  for (const std::string& known : {path, later}) {
+    Listener listener(known);  // another socket, where that was looked for before
+    ASSERT_OK_AND_ASSIGN(const OwnedFd connection, spawner_->Connect(known));
+    EXPECT_TRUE(listener.Hears(connection.get()));
+  }
+  {
+    Listener listener(other);
+    EXPECT_THAT(spawner_->Connect(other), StatusIs(absl::StatusCode::kFailedPrecondition, "connect to '" + other));
+  }
+  ::rmdir(folder);
 }
 
 TEST_F(SpawnerTest, ARefusedStartSaysWhy) {

@@ -1,7 +1,8 @@
 // The messages between monitor and spawner, one SOCK_SEQPACKET datagram each, with descriptors beside them.
 //
 // Shapes   kRegister: a request as text (Encode); its executable beside it, if it has one of its own. kSpawn: the number of a request;
-//          its descriptors beside it, in the request's order. kSeal. The answer: code, pid and text; pidfd and words beside it.
+//          its descriptors beside it, in the request's order. kRegisterPath: a path as bytes; kConnect: its number. kSeal. The
+//          answer: code, pid and text; pidfd and words beside it, or the connection.
 // Threads  pure.
 // Trust    Decode checks everything: what it takes is a request that SpawnDevice would take or refuse.
 // Errors   nullopt: not an encoded request.
@@ -22,7 +23,7 @@ namespace vmm::internal {
 inline constexpr size_t kSpawnerMessageBytes = 16 * 1024;
 inline constexpr size_t kSpawnerFds = 64;
 
-enum class SpawnerKind : uint32_t { kRegister = 1, kSpawn = 2, kSeal = 3 };
+enum class SpawnerKind : uint32_t { kRegister = 1, kSpawn = 2, kSeal = 3, kRegisterPath = 4, kConnect = 5 };
 struct SpawnerHeader {
   SpawnerKind kind;
   uint32_t index;

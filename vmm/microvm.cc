@@ -130,7 +130,8 @@ class MicroVmImpl final : public MicroVm {
   // Who finds no kvmclock needs another clock.
   [[nodiscard]] bool has_rtc() const { return config_.hyperv.enabled || config_.machine == MachineKind::kTest; }
   [[nodiscard]] ConfinementNeeds confinement_needs() const {
-    return {.locks_memory = config_.memory.lock, .foreign_device_ids = config_.sandbox.waive_namespaces};
+    return {.locks_memory = config_.memory.lock,
+            .foreign_device_ids = config_.sandbox.waive_namespaces || virtio_->has_foreign_ids()};
   }
   [[nodiscard]] Unenforceable unenforceable() const {
     return config_.hyperv.round_unenforceable ? Unenforceable::kRound : Unenforceable::kRefuse;
@@ -264,8 +265,16 @@ absl::Status MicroVmImpl::BuildTestMachine() {
 }
 
 absl::Status MicroVmImpl::BuildVirtio() {
-  ASSIGN_OR_RETURN(virtio_, VirtioMachine::Create({*vm_, *memory_, *ram_, *layout_, *loop_, *lifecycle_, ports_, mmio_}, config_,
-                                                  options_.device_executable));
+  const VirtioMachine::Environment environment{.vm = *vm_,
+                                               .memory = *memory_,
+                                               .ram = *ram_,
+                                               .layout = *layout_,
+                                               .loop = *loop_,
+                                               .control = *lifecycle_,
+                                               .ports = ports_,
+                                               .mmio = mmio_,
+                                               .confined = options_.confine};
+  ASSIGN_OR_RETURN(virtio_, VirtioMachine::Create(environment, config_, options_.device_executable));
   return absl::OkStatus();
 }
 
@@ -444,6 +453,7 @@ absl::Status MicroVmImpl::Start() {
 }
 
 absl::Status MicroVmImpl::StartThreads() {
+  if (options_.confine) RETURN_IF_ERROR(virtio_->Seal());
   // The processors' threads inherit it; each puts its own filter on, and no thread is started after this one's.
   if (options_.confine) RETURN_IF_ERROR(DropPrivileges(config_.monitor, confinement_needs()));
   for (const auto& processor : processors_) RETURN_IF_ERROR(processor->Start());

@@ -98,6 +98,15 @@ class Vm:
                 while self._pump(0.2):
                     pass
 
+    def wait_for_log(self, text, times=1, limit=None):
+        """Until the monitor's log has `text`, so many times."""
+        deadline = time.monotonic() + (limit or LIMIT)
+        while self.errors.count(text) < times:
+            ended = self.process.poll()
+            self._pump(0.2)
+            if (ended is not None or time.monotonic() > deadline) and self.errors.count(text) < times:
+                raise AssertionError(f"no {text!r} in the log (status {ended}):\n{self.errors}")
+
     def type(self, line):
         os.write(self.input, line.encode() + b"\n")
 
@@ -140,8 +149,23 @@ class Vm:
         """Process ids of the device processes."""
         return children_of(self.process.pid)
 
+    def device(self, name):
+        """Process id of the device process of this name."""
+        for pid in self.children():
+            if name_of(pid) == name:
+                return pid
+        raise AssertionError(f"no process {name}; the log:\n{self.errors}")
+
     def kill(self, number=signal.SIGKILL):
         self.process.send_signal(number)
+
+
+def name_of(pid):
+    try:
+        with open(f"/proc/{pid}/comm") as comm:
+            return comm.read().strip()
+    except OSError:
+        return None
 
 
 def children_of(pid):

@@ -8,7 +8,8 @@
 // Errors   Status; the caller ends the machine. What the options waive is left out, and nothing else; a kernel without Landlock
 //          lacks that layer (`vmm check` says so).
 //
-// No device process can be started afterwards: all are started while the machine is built (docs/design.md, section 3).
+// No device process can be started afterwards: all are started while the machine is built, and those that may have to be started again
+// by a process that is let do it (sandbox/spawner.h; docs/design.md, section 3).
 #ifndef VMM_VMM_CONFINE_CONFINE_MONITOR_H_
 #define VMM_VMM_CONFINE_CONFINE_MONITOR_H_
 

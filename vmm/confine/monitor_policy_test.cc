@@ -113,6 +113,12 @@ TEST_P(BothPoliciesTest, SendsToWhomItIsConnected) {
   EXPECT_EQ(Ask(SYS_recvfrom, {5, 1, 2, 3, 0, 0}), SECCOMP_RET_ALLOW);
 }
 
+TEST_P(BothPoliciesTest, EndsTheConnectionOfADevice) {
+  EXPECT_EQ(Ask(SYS_shutdown, {5, SHUT_WR}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(SYS_shutdown, {5, SHUT_RDWR}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(Ask(SYS_shutdown, {5, SHUT_RD}), kSeccompRefused);
+}
+
 TEST_P(BothPoliciesTest, TheTerminalIsGivenBackAndNothingElse) {
   EXPECT_EQ(Ask(SYS_ioctl, {0, TCSETS}), SECCOMP_RET_ALLOW);
   EXPECT_EQ(Ask(SYS_ioctl, {0, TIOCGPGRP}), SECCOMP_RET_ALLOW);

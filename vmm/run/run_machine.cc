@@ -70,11 +70,9 @@ int RunMachine(const VmConfig& config) {
   options.on_end = [&end](const EndReport&) { end->Signal(); };
 #ifdef VMM_DYNAMIC_LINK
   Log(LogLevel::kWarning, "sandbox", "this is a sanitizer build: the monitor is not confined");
-  const bool confine = false;
+  constexpr bool confine = false;
 #else
-  // Their processes are started again, and connections made again, by the event loop itself, which a confined one cannot: vmm/confine.
-  const bool confine = config.blocks.empty() && config.console.output == ConsoleOutput::kNone && !config.rng.enabled && !config.balloon.enabled;
-  if (!confine) Log(LogLevel::kWarning, "sandbox", "this machine has virtio devices: its monitor is not confined yet");
+  constexpr bool confine = true;
 #endif
   options.confine = confine;
   options.interactive = owns_terminal && ::isatty(STDIN_FILENO) != 0;

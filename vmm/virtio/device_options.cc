@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/owned_fd.h"
 #include "base/status_macros.h"
+#include "base/unix_socket.h"
 #include "devices/virtio/balloon/balloon_device.h"
 #include "devices/virtio/balloon/balloon_layout.h"
 #include "devices/virtio/block/block_device.h"

@@ -1,20 +1,18 @@
 #include "vmm/virtio/virtio_device.h"
 
-#include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/unix_socket.h"
 #include "devices/virtio/backend/backend_process.h"
 #include "devices/virtio/vhost_user/vhost_user_channel.h"
 
@@ -25,24 +23,10 @@ constexpr int kPostMortemMs = 200;
 
 }  // namespace
 
-absl::StatusOr<OwnedFd> ConnectUnixSocket(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(address.sun_path)) return absl::InvalidArgumentError(absl::StrCat("connect to '", path, "': the path is too long"));
-  std::memcpy(address.sun_path, path.data(), path.size());
-  OwnedFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd.valid()) return ErrnoStatus(errno, "create socket");
-  // Non-blocking: one whose queue of connections is full answers EAGAIN, and is tried again as one that is not there.
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("connect to '", path, "'"));
-  }
-  return fd;
-}
-
 absl::StatusOr<std::unique_ptr<VirtioDevice>> VirtioDevice::Create(const Environment& environment, Options options) {
   std::unique_ptr<VirtioDevice> device(new VirtioDevice(environment, std::move(options)));
   for (const OwnedFd& fd : device->options_.fds) device->options_.spawn.fds.push_back(fd.get());
-  device->options_.spawn.executable_fd = device->options_.executable.get();
+  device->options_.spawn.spawner = device->spawner();
   ASSIGN_OR_RETURN(device->frontend_,
                    VhostUserFrontend::Create(environment.loop, environment.memory, device->options_.frontend,
                                              [raw = device.get()](const absl::Status& why) { raw->OnLost(why); }));
@@ -61,7 +45,7 @@ VirtioDevice::~VirtioDevice() {
 }
 
 absl::StatusOr<OwnedFd> VirtioDevice::StartBackend() {
-  if (!options_.socket.empty()) return ConnectUnixSocket(options_.socket);
+  if (!options_.socket.empty()) return spawner() != nullptr ? spawner()->Connect(options_.socket) : ConnectUnixSocket(options_.socket);
   ASSIGN_OR_RETURN(SpawnedBackend backend, SpawnBackend(options_.spawn));
   process_ = std::move(backend.process);
   messages_ = std::move(backend.messages);

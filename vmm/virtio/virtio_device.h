@@ -30,12 +30,10 @@
 #include "devices/virtio/vhost_user/vhost_user_frontend.h"
 #include "memory/guest_memory.h"
 #include "sandbox/child_process.h"
+#include "sandbox/spawner.h"
 #include "vmm/config/vm_config.h"
 
 namespace vmm {
-
-// Connected, or an error at once: nobody is waited for.
-absl::StatusOr<OwnedFd> ConnectUnixSocket(const std::string& path);
 
 class VirtioDevice final {
  public:
@@ -50,6 +48,7 @@ class VirtioDevice final {
     MsiRouter& router;
     Doorbells& doorbells;
     MachineControl& control;
+    Spawner* spawner = nullptr;  // for devices that are started again once the loop's thread is confined; null: it will not be
   };
   struct Options {
     VhostUserFrontendOptions frontend;
@@ -59,7 +58,6 @@ class VirtioDevice final {
     std::vector<OwnedFd> fds;    // kept for restarts
     std::vector<OwnedFd> kept;   // only held open
     OwnedFd control;             // the monitor's end of what it tells the device by, where it does
-    OwnedFd executable;          // none: the running program
   };
 
   static absl::StatusOr<std::unique_ptr<VirtioDevice>> Create(const Environment& environment, Options options);
@@ -75,6 +73,7 @@ class VirtioDevice final {
 
  private:
   VirtioDevice(const Environment& environment, Options options) : environment_(environment), options_(std::move(options)) {}
+  [[nodiscard]] Spawner* spawner() const noexcept { return options_.on_failure == OnFailure::kRestart ? environment_.spawner : nullptr; }
   absl::StatusOr<OwnedFd> StartBackend();
   absl::Status ConnectBackend();
   void OnLost(const absl::Status& why);

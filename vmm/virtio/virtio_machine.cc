@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -10,7 +11,6 @@
 #include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "base/log.h"
-#include "base/owned_fd.h"
 #include "base/status_macros.h"
 #include "devices/pci/pci_layout.h"
 #include "vmm/virtio/device_options.h"
@@ -38,7 +38,12 @@ VirtioMachine::VirtioMachine(const Environment& environment)
     : router_(environment.vm), root_(kPciWindow32, static_cast<uint32_t>(kPciWindow32Bytes)) {}
 
 absl::Status VirtioMachine::AddDevices(const Environment& environment, const VmConfig& config, const std::string& executable) {
+  if (!executable.empty()) {
+    executable_.Reset(::open(executable.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!executable_.valid()) return ErrnoStatus(errno, absl::StrCat("open device executable '", executable, "'"));
+  }
   ASSIGN_OR_RETURN(std::vector<VirtioDevice::Options> all, VirtioDeviceOptions(config));
+  if (environment.confined) RETURN_IF_ERROR(MakeSpawner(all));
   for (VirtioDevice::Options& options : all) {
     for (const RamRange& range : environment.layout.ram()) {
       options.frontend.memory.push_back({range.start, range.bytes, environment.ram.fd(), range.ram_offset});
@@ -50,11 +55,14 @@ absl::Status VirtioMachine::AddDevices(const Environment& environment, const VmC
     options.spawn.guest_bytes = environment.layout.ram_bytes();
     options.spawn.queues = options.frontend.queues;
     options.spawn.jail = config.sandbox;
-    if (!executable.empty()) {
-      options.executable.Reset(::open(executable.c_str(), O_RDONLY | O_CLOEXEC));
-      if (!options.executable.valid()) return ErrnoStatus(errno, absl::StrCat("open device executable '", executable, "'"));
-    }
-    const VirtioDevice::Environment around{environment.loop.loop(), environment.memory, router_, router_, environment.control};
+    options.spawn.executable_fd = executable_.get();
+    has_foreign_ids_ = has_foreign_ids_ || !options.spawn.companion.name.empty();
+    const VirtioDevice::Environment around{.loop = environment.loop.loop(),
+                                           .memory = environment.memory,
+                                           .router = router_,
+                                           .doorbells = router_,
+                                           .control = environment.control,
+                                           .spawner = spawner_.get()};
     const absl::Time begin = absl::Now();
     ASSIGN_OR_RETURN(auto device, VirtioDevice::Create(around, std::move(options)));
     RETURN_IF_ERROR(root_.Add(device->function()).status());
@@ -64,6 +72,17 @@ absl::Status VirtioMachine::AddDevices(const Environment& environment, const VmC
   }
   return absl::OkStatus();
 }
+
+absl::Status VirtioMachine::MakeSpawner(const std::vector<VirtioDevice::Options>& devices) {
+  const bool restarts = std::any_of(devices.begin(), devices.end(), [](const VirtioDevice::Options& options) {
+    return options.on_failure == OnFailure::kRestart;
+  });
+  if (!restarts) return absl::OkStatus();
+  ASSIGN_OR_RETURN(spawner_, Spawner::Create(executable_.get()));
+  return absl::OkStatus();
+}
+
+absl::Status VirtioMachine::Seal() { return spawner_ != nullptr ? spawner_->Seal() : absl::OkStatus(); }
 
 void VirtioMachine::Shutdown() {
   for (const auto& device : devices_) device->Shutdown();

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/owned_fd.h"
 #include "devices/io_bus.h"
 #include "devices/machine_control.h"
 #include "devices/pci/pci_root.h"
@@ -18,6 +19,7 @@
 #include "memory/guest_memory.h"
 #include "memory/guest_ram.h"
 #include "memory/layout.h"
+#include "sandbox/spawner.h"
 #include "vmm/config/vm_config.h"
 #include "vmm/machine/machine_event_loop.h"
 #include "vmm/virtio/balloon_control.h"
@@ -38,6 +40,9 @@ class VirtioMachine final {
     MachineControl& control;
     IoBus& ports;
     IoBus& mmio;
+    // The loop's thread will be able to start and to open nothing, from some time after Seal on: devices that are started again are
+    // started by a process of their own, from the first time on (sandbox/spawner.h).
+    bool confined = false;
   };
 
   // `executable`: started for each device process; empty: the running program.
@@ -46,6 +51,10 @@ class VirtioMachine final {
   VirtioMachine(const VirtioMachine&) = delete;
   VirtioMachine& operator=(const VirtioMachine&) = delete;
 
+  // Before the loop's thread is confined, on it: nothing but the devices that are there is ever started again.
+  absl::Status Seal();
+  // Whether one of its processes has no namespaces, so that another user's id may be its own: who ends it needs the right to.
+  [[nodiscard]] bool has_foreign_ids() const noexcept { return has_foreign_ids_; }
   // The processors have ended.
   void Shutdown();
 
@@ -55,10 +64,14 @@ class VirtioMachine final {
 
  private:
   explicit VirtioMachine(const Environment& environment);
+  absl::Status MakeSpawner(const std::vector<VirtioDevice::Options>& devices);
   absl::Status AddDevices(const Environment& environment, const VmConfig& config, const std::string& executable);
 
   KvmMsiRouter router_;
   PciRoot root_;
+  bool has_foreign_ids_ = false;
+  OwnedFd executable_;                // none: the running program
+  std::unique_ptr<Spawner> spawner_;  // null: no device is started again, or anybody may do it
   std::unique_ptr<BalloonControl> balloon_;
   std::vector<std::unique_ptr<VirtioDevice>> devices_;
 };

@@ -24,18 +24,29 @@ constexpr uint64_t kOwnBytes = 64ull << 20;
 constexpr uint64_t kCompanionBytes = 512ull << 20;
 constexpr uint64_t kCompanionFiles = 4096;
 
-absl::StatusOr<ChildProcess> SpawnCompanion(const CompanionOptions& options, const OwnedFd& socket) {
+absl::StatusOr<ChildProcess> Start(const SpawnRequest& request, Spawner* spawner) {
+  return spawner != nullptr ? spawner->Spawn(request) : SpawnDevice(request);
+}
+
+// The same each time, and asked once: a spawner repeats, and a confined monitor may not ask.
+uint64_t CompanionFiles() {
+  static const uint64_t files = [] {
+    rlimit limit{};
+    return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? std::min<uint64_t>(limit.rlim_max, kCompanionFiles) : kCompanionFiles;
+  }();
+  return files;
+}
+
+absl::StatusOr<ChildProcess> SpawnCompanion(const CompanionOptions& options, const OwnedFd& socket, Spawner* spawner) {
   SpawnRequest request;
   request.name = options.name;
   request.arguments = options.arguments;
   request.executable_fd = options.executable_fd;
   request.fds = {{socket.get(), kBackendSocketFd}};
-  rlimit files{};
-  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return ErrnoStatus(errno, "read descriptor limit");
-  request.limits.open_files = std::min<uint64_t>(files.rlim_max, kCompanionFiles);
+  request.limits.open_files = CompanionFiles();
   request.limits.address_space_bytes = kCompanionBytes;
   request.jail = {.waive_namespaces = true, .waive_empty_root = true, .waive_seccomp = true};
-  return SpawnDevice(request);
+  return Start(request, spawner);
 }
 
 }  // namespace
@@ -67,7 +78,7 @@ absl::StatusOr<SpawnedBackend> SpawnBackend(const BackendSpawnOptions& options, 
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return ErrnoStatus(errno, "create socket pair");
     stream.Reset(pair[0]);
     const OwnedFd theirs(pair[1]);
-    ASSIGN_OR_RETURN(result.companion, SpawnCompanion(options.companion, theirs));
+    ASSIGN_OR_RETURN(result.companion, SpawnCompanion(options.companion, theirs, options.spawner));
     request.fds.push_back({stream.get(), kBackendFirstFd + static_cast<int>(options.fds.size())});
   }
   request.keeps_terminal = options.keeps_terminal;
@@ -87,7 +98,7 @@ absl::StatusOr<SpawnedBackend> SpawnBackend(const BackendSpawnOptions& options, 
   if (request.limits.file_bytes != options.file_bytes) request.arguments.push_back(absl::StrCat(kBackendFileBytes, options.file_bytes));
 #endif
   request.jail = options.jail;
-  ASSIGN_OR_RETURN(result.process, SpawnDevice(request));
+  ASSIGN_OR_RETURN(result.process, Start(request, options.spawner));
   return result;
 }
 

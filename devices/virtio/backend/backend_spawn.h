@@ -2,7 +2,7 @@
 //
 // Threads  the one that lives as long as the device (sandbox/spawn.h).
 // Trust    the program is our own until it reads its first message. What it says on standard error is the device's: escape and bound it.
-// Errors   Status of SpawnDevice; nothing is left running.
+// Errors   Status of SpawnDevice, or the spawner's; nothing is left running.
 #ifndef VMM_DEVICES_VIRTIO_BACKEND_BACKEND_SPAWN_H_
 #define VMM_DEVICES_VIRTIO_BACKEND_BACKEND_SPAWN_H_
 
@@ -15,6 +15,7 @@
 #include "sandbox/child_process.h"
 #include "sandbox/jail_options.h"
 #include "sandbox/spawn.h"
+#include "sandbox/spawner.h"
 
 namespace vmm {
 
@@ -39,6 +40,7 @@ struct BackendSpawnOptions {
   bool keeps_terminal = false;
   JailOptions jail;
   CompanionOptions companion;
+  Spawner* spawner = nullptr;          // borrowed: who starts it; null: this process, which has to have kept the right
 };
 
 struct SpawnedBackend {
