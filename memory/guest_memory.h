@@ -1,7 +1,7 @@
 // The monitor's own access to guest RAM, checked. It sees RAM itself: no overlay page and no protection of any trust level. What
 // the guest's processors see is a GuestView.
 //
-// Shapes   one host mapping per RamRange, always read and write, backed and locked ahead only where a GuestView does so.
+// Shapes   one stretch of host addresses per RamRange, always read and write, backed and locked ahead only where a GuestView does so.
 // Threads  accessors: any. The guest runs meanwhile: what was read may have changed since; read once, then check the copy.
 // Trust    every address and length may come from the guest. No access reaches outside the ranges, whatever the sum wraps to.
 // Errors   accessors: false, and nothing was copied, where any byte of the span is not RAM.

@@ -53,9 +53,7 @@ absl::StatusOr<std::unique_ptr<GuestView>> GuestView::Create(const GuestRam& ram
     return absl::InvalidArgumentError(
         absl::StrCat("make a view of guest RAM: ", overlay_pages, " overlay pages are more than ", kMaxOverlayPages));
   }
-  OwnedFd fd(::fcntl(ram.fd(), F_DUPFD_CLOEXEC, 0));
-  if (!fd.valid()) return ErrnoStatus(errno, "duplicate the descriptor of guest RAM");
-  std::unique_ptr<GuestView> view(new GuestView(std::move(fd), ram.options()));
+  std::unique_ptr<GuestView> view(new GuestView(ram));
   view->attributes_ = attributes;
   RETURN_IF_ERROR(MapRam(ram, layout, RamUse::kGuest, view->mappings_));
   if (overlay_pages != 0 && view->CanOverlay()) RETURN_IF_ERROR(view->MakeOverlayFile(overlay_pages));
@@ -164,8 +162,11 @@ bool GuestView::MapRamBack(Gpfn page, uint64_t bytes, PageAccess access) const n
     const uint64_t distance = (Gpa(page).raw() - mapping.range.start.raw()) / bytes * bytes;
     if (distance >= mapping.range.bytes) continue;
     std::byte* const host = mapping.host + distance;
-    if (::mmap(host, bytes, ProtectionOf(access), MAP_SHARED | MAP_FIXED | MAP_NORESERVE, ram_fd_.get(),
-               static_cast<off_t>(mapping.range.ram_offset + distance)) == MAP_FAILED) {
+    // Of one piece: pieces are of whole pages of the size that backs RAM.
+    const uint64_t ram_offset = mapping.range.ram_offset + distance;
+    const RamPiece& piece = files_->At(ram_offset);
+    if (::mmap(host, bytes, ProtectionOf(access), MAP_SHARED | MAP_FIXED | MAP_NORESERVE, piece.fd,
+               static_cast<off_t>(piece.fd_offset + (ram_offset - piece.part.ram_offset))) == MAP_FAILED) {
       return false;
     }
     AdviseRam(host, bytes, options_);

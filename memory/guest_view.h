@@ -1,7 +1,7 @@
 // Guest RAM as the virtual processors of one trust level see it: the mapping that their KVM VM's memory slots use, with protections
 // of RAM pages in it, and pages of our own that lie over RAM pages (overlays).
 //
-// Shapes   one host mapping per RamRange. An overlay is 4096 bytes of a sealed file of a fixed number of pages; it is mapped over
+// Shapes   one stretch of host addresses per RamRange. An overlay is 4096 bytes of a sealed file of a fixed number of pages; it is mapped over
 //          the RAM page in one step, so KVM sees the one or the other, and RAM beneath is never written.
 // Threads  Protect, NewPage, DropPage and all of ViewOverlay: any, guarded; one ViewOverlay is for one thread at a time, but data().
 //          Counters are atomic. Mapping takes a system call that waits for the process's other mappings, and stops all processors for
@@ -166,7 +166,7 @@ class GuestView final {
     uint64_t order = 0;  // of placing: of several at one page the highest is seen
   };
 
-  GuestView(OwnedFd ram_fd, const GuestRamOptions& options) : ram_fd_(std::move(ram_fd)), options_(options) {}
+  explicit GuestView(const GuestRam& ram) : files_(ram.files()), options_(ram.options()) {}
   absl::Status MakeOverlayFile(uint32_t overlay_pages);
   absl::Status MakeProtections(const MemoryLayout& layout, uint32_t overlay_pages, uint32_t protected_pieces);
   void Release(uint32_t index) noexcept;
@@ -190,7 +190,7 @@ class GuestView final {
   [[nodiscard]] std::byte* HostPages(Gpfn guest_page, uint64_t pages) const noexcept;
 
   // Immutable after Create.
-  const OwnedFd ram_fd_;
+  const std::shared_ptr<const RamFiles> files_;
   const GuestRamOptions options_;
   std::vector<RamMapping> mappings_;
   OwnedFd overlay_fd_;

@@ -388,5 +388,21 @@ TEST_F(GuestViewTest, CreateRefusesMoreOverlaysThanAProcessHasMappingsFor) {
   EXPECT_THAT(none->NewPage().status(), StatusIs(absl::StatusCode::kResourceExhausted, "all 0"));
 }
 
+// Beneath an overlay is the file that the page belongs to, in a reserved part and beside it.
+TEST_F(GuestViewTest, RamUnderAnOverlayComesBackFromItsOwnFile) {
+  Make({.bytes = 64 * kMiB, .reserved = {{16 * kMiB, 2 * kMiB}}});
+  const uint64_t first = 16 * kMiB / kPageBytes, end = 18 * kMiB / kPageBytes;
+  for (const uint64_t raw : {first - 1, first, end - 1, end}) FillRam(Gpfn(raw), static_cast<uint8_t>(raw & 0xff));
+  for (const uint64_t raw : {first - 1, first, end - 1, end}) {
+    const auto page = NewPage(0xee);
+    ASSERT_TRUE(page->Place(Gpfn(raw), ViewAccess::kRead));
+    EXPECT_EQ(Seen(Gpfn(raw)), 0xee);
+    page->Remove();
+    EXPECT_EQ(Seen(Gpfn(raw)), static_cast<uint8_t>(raw & 0xff));
+    FillRam(Gpfn(raw), 0x33);
+    EXPECT_EQ(Seen(Gpfn(raw)), 0x33);
+  }
+}
+
 }  // namespace
 }  // namespace vmm

@@ -19,6 +19,14 @@ absl::StatusOr<MemoryLayout> MemoryLayout::Create(uint64_t ram_bytes) {
   return layout;
 }
 
+std::optional<uint64_t> MemoryLayout::RamOffset(Gpa start, uint64_t bytes) const {
+  for (const RamRange& range : ram_) {
+    const uint64_t at = start.raw() - range.start.raw();  // wraps to something large below it
+    if (at < range.bytes && bytes <= range.bytes - at) return range.ram_offset + at;
+  }
+  return std::nullopt;
+}
+
 Gpa MemoryLayout::high_mmio_start() const {
   const RamRange& last = ram_.back();
   const uint64_t end = std::max(last.start.raw() + last.bytes, kMmioHoleEnd.raw());

@@ -9,6 +9,7 @@
 #define VMM_MEMORY_LAYOUT_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -35,7 +36,7 @@ inline constexpr Gpa kMmioHoleEnd{4 * kGiB};
 struct RamRange {
   Gpa start;
   uint64_t bytes;
-  uint64_t ram_offset;  // in the RAM file
+  uint64_t ram_offset;  // in RAM, counted without the hole
 };
 
 class MemoryLayout final {
@@ -48,6 +49,8 @@ class MemoryLayout final {
   // Ascending, never adjacent, one or two of them.
   [[nodiscard]] const std::vector<RamRange>& ram() const { return ram_; }
   [[nodiscard]] uint64_t ram_bytes() const { return ram_bytes_; }
+  // Where [start, start + bytes) is in RAM; nullopt: not all of it is, or it reaches over the hole.
+  [[nodiscard]] std::optional<uint64_t> RamOffset(Gpa start, uint64_t bytes) const;
   // The first address above all RAM and above 4 GiB, aligned to 1 GiB: where 64-bit PCI windows may begin.
   [[nodiscard]] Gpa high_mmio_start() const;
 

@@ -15,38 +15,34 @@ namespace {
 constexpr uint64_t kTransparentHugeBytes = 2 * kMiB;
 
 // Maps at an address aligned to huge pages: reserved ones demand it, transparent ones (ours and KVM's) are of use only so.
-absl::StatusOr<std::byte*> MapAligned(int fd, uint64_t bytes, uint64_t offset, uint64_t alignment, bool populate) {
+absl::StatusOr<std::byte*> MapAligned(const std::vector<RamPiece>& pieces, uint64_t bytes, uint64_t alignment, bool populate) {
   const uint64_t reserve_bytes = bytes + alignment;
   void* const reserve = ::mmap(nullptr, reserve_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserve == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("reserve ", bytes, " bytes of address space for guest RAM"));
   const auto start = reinterpret_cast<uintptr_t>(reserve);
   const uintptr_t aligned = (start + alignment - 1) / alignment * alignment;
-  void* const map = ::mmap(reinterpret_cast<void*>(aligned), bytes, PROT_READ | PROT_WRITE,
-                           MAP_SHARED | MAP_FIXED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0), fd,
-                           static_cast<off_t>(offset));
-  const int error = errno;
+  int error = 0;
+  for (const RamPiece& piece : pieces) {
+    const uintptr_t at = aligned + (piece.part.ram_offset - pieces.front().part.ram_offset);
+    if (::mmap(reinterpret_cast<void*>(at), piece.part.bytes, PROT_READ | PROT_WRITE,
+               MAP_SHARED | MAP_FIXED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0), piece.fd,
+               static_cast<off_t>(piece.fd_offset)) == MAP_FAILED) {
+      error = errno;
+      break;
+    }
+  }
+  if (error != 0) {
+    ::munmap(reserve, reserve_bytes);
+    return ErrnoStatus(error, absl::StrCat("map ", bytes, " bytes of guest RAM"));
+  }
   // What is left of the reservation on either side goes.
   if (aligned != start) ::munmap(reserve, aligned - start);
   const uintptr_t end = aligned + bytes;
   if (start + reserve_bytes != end) ::munmap(reinterpret_cast<void*>(end), start + reserve_bytes - end);
-  if (map == MAP_FAILED) return ErrnoStatus(error, absl::StrCat("map ", bytes, " bytes of guest RAM"));
-  return static_cast<std::byte*>(map);
+  return reinterpret_cast<std::byte*>(aligned);
 }
 
 }  // namespace
-
-uint64_t RamPageBytes(const GuestRamOptions& options) noexcept {
-  switch (options.huge_pages) {
-    case HugePages::kNone:
-    case HugePages::kTransparent:
-      break;
-    case HugePages::k2MiB:
-      return 2 * kMiB;
-    case HugePages::k1GiB:
-      return kGiB;
-  }
-  return kPageBytes;
-}
 
 void AdviseRam(std::byte* host, uint64_t bytes, const GuestRamOptions& options) noexcept {
   // The host's secrets and the guest's stay apart: no core dump and no same-page merging unless asked for.
@@ -60,7 +56,7 @@ absl::Status MapRam(const GuestRam& ram, const MemoryLayout& layout, RamUse use,
   const bool guest = use == RamUse::kGuest;
   const uint64_t alignment = std::max(kTransparentHugeBytes, RamPageBytes(options));
   for (const RamRange& range : layout.ram()) {
-    auto host = MapAligned(ram.fd(), range.bytes, range.ram_offset, alignment, guest && options.prefault);
+    auto host = MapAligned(ram.files()->Cut({range.ram_offset, range.bytes}), range.bytes, alignment, guest && options.prefault);
     if (!host.ok()) return host.status();
     out.push_back({range, *host});
     AdviseRam(*host, range.bytes, options);
@@ -72,6 +68,17 @@ absl::Status MapRam(const GuestRam& ram, const MemoryLayout& layout, RamUse use,
     }
   }
   return absl::OkStatus();
+}
+
+std::vector<DeviceRam> RamForDevices(const RamFiles& files, const MemoryLayout& layout) {
+  std::vector<DeviceRam> given;
+  for (const RamRange& range : layout.ram()) {
+    for (const RamPiece& piece : files.Cut({range.ram_offset, range.bytes})) {
+      if (piece.reserved) continue;
+      given.push_back({range.start + (piece.part.ram_offset - range.ram_offset), piece.part.bytes, piece.fd, piece.fd_offset});
+    }
+  }
+  return given;
 }
 
 void UnmapRam(const std::vector<RamMapping>& mappings) noexcept {

@@ -1,6 +1,7 @@
 // How guest RAM is mapped into this process: shared by GuestMemory and GuestView, which differ in what they do with it.
 //
-// Shapes   one host mapping per RamRange, aligned to the huge pages that may back it.
+// Shapes   per RamRange one stretch of host addresses without gaps, aligned to the huge pages that may back it; as many mappings in it
+//          as the range has pieces.
 // Threads  pure functions over the caller's mappings.
 // Trust    Find: the address may be the guest's and the sum may wrap; the answer is inside the mapping or nullptr.
 // Errors   Map: Status with errno.
@@ -39,8 +40,14 @@ void AdviseRam(std::byte* host, uint64_t bytes, const GuestRamOptions& options) 
 // The host address of [gpa, gpa + bytes) where one mapping holds all of it, else nullptr.
 [[nodiscard]] std::byte* FindInRam(const std::vector<RamMapping>& mappings, Gpa guest_gpa, uint64_t bytes) noexcept;
 
-// The pages that `options` back RAM with, in bytes: nothing smaller can be mapped or dropped by itself.
-[[nodiscard]] uint64_t RamPageBytes(const GuestRamOptions& options) noexcept;
+// All of RAM that a device process may be given: what is not reserved, with the files that it is in. Ascending; `fd` is the RAM's.
+struct DeviceRam {
+  Gpa start;
+  uint64_t bytes = 0;
+  int fd = -1;
+  uint64_t fd_offset = 0;
+};
+[[nodiscard]] std::vector<DeviceRam> RamForDevices(const RamFiles& files, const MemoryLayout& layout);
 
 }  // namespace vmm
 

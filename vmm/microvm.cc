@@ -224,7 +224,15 @@ absl::Status MicroVmImpl::CreateVtl0Vm() {
 
 absl::Status MicroVmImpl::BuildMemory() {
   ASSIGN_OR_RETURN(layout_, MemoryLayout::Create(config_.memory.bytes));
-  ASSIGN_OR_RETURN(ram_, GuestRam::Create(config_.memory));
+  GuestRamOptions options = config_.memory;
+  for (const ReservedMemory& range : config_.reserved_memory) {
+    const std::optional<uint64_t> offset = layout_->RamOffset(range.start, range.bytes);
+    if (!offset.has_value()) {
+      return absl::InvalidArgumentError(absl::StrCat("reserve ", range.bytes, " bytes at 0x", absl::Hex(range.start.raw()), ": not RAM"));
+    }
+    options.reserved.push_back({*offset, range.bytes});
+  }
+  ASSIGN_OR_RETURN(ram_, GuestRam::Create(options));
   ASSIGN_OR_RETURN(memory_, GuestMemory::Create(*ram_, *layout_));
   const uint32_t overlay_pages = config_.hyperv.enabled ? HypervMachine::OverlayPages(config_.processors) : 0;
   ASSIGN_OR_RETURN(view_, GuestView::Create(*ram_, *layout_, overlay_pages, config_.hyperv.vsm ? GuestView::kMaxProtectedPieces : 0,
@@ -365,12 +373,15 @@ absl::Status MicroVmImpl::LoadGuest(BootEntry& entry) {
   if (!config_.boot.initramfs.empty()) {
     ASSIGN_OR_RETURN(initramfs, OpenImage(config_.boot.initramfs, "initramfs"));
   }
+  // A kernel that took it for its own would have its devices refuse it.
+  std::vector<ReservedRange> reserved;
+  for (const ReservedMemory& range : config_.reserved_memory) reserved.push_back({range.start, range.bytes});
   const LoadOptions options{.initramfs_fd = initramfs.get(),
                             .initramfs_name = config_.boot.initramfs,
                             .command_line = config_.boot.command_line,
                             .acpi_rsdp = tables.rsdp,
                             .multiboot = config_.machine == MachineKind::kTest,
-                            .reserved = {}};
+                            .reserved = std::move(reserved)};
   ASSIGN_OR_RETURN(const LoadedKernel loaded, LoadKernel(kernel.get(), config_.boot.kernel, *memory_, *layout_, options));
   entry = loaded.entry;
   // The guest runs by the view's page tables, and will touch all of this at once; ours are not needed any more.
@@ -560,6 +571,10 @@ MicroVmStats MicroVmImpl::stats() const {
                                 .interrupted = from.interrupted.load(std::memory_order_relaxed),
                                 .other_exits = from.other.load(std::memory_order_relaxed),
                                 .unclaimed = from.unclaimed.load(std::memory_order_relaxed)});
+  }
+  for (const auto& device : virtio_->devices()) {
+    const VirtioDevice::Stats from = device->stats();
+    stats.devices.push_back({.name = device->name(), .restarts = from.restarts, .queue_faults = from.queue_faults});
   }
   if (hyperv_ == nullptr) return stats;
   const auto hyperv = hyperv_->stats();

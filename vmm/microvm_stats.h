@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace vmm {
@@ -69,7 +70,13 @@ struct MicroVmStats {
     // Of the guest's statistics; none: it has not said.
     std::optional<uint64_t> guest_free_bytes, guest_total_bytes, guest_available_bytes;
   };
+  struct Device {
+    std::string name;
+    uint64_t restarts = 0;
+    uint64_t queue_faults = 0;  // queues stopped for what the guest put into them: descriptors of memory that the device lacks, say
+  };
   std::vector<Processor> processors;
+  std::vector<Device> devices;  // those on the virtio bus
   std::optional<Balloon> balloon;  // where there is one
   std::optional<Protections> protections;  // with Virtual Secure Mode
 };

@@ -144,6 +144,33 @@ class VirtioTest(unittest.TestCase):
             line += os.read(terminal, 1)
         return line.decode().strip()
 
+    def test_reserved_memory_is_in_no_device_process_and_the_guest_leaves_it_alone(self):
+        content = os.urandom(MIB)
+        path = self.disk("disk", content=content)
+        with Vm(f'--devices.block={{path: "{path}" format: RAW}}', "--devices.rng.enabled=true",
+                "--memory.size_mib=256", "--memory.reserved=[{start_mib: 96 size_mib: 4}, {start_mib: 64 size_mib: 2}]") as vm:
+            vm.boot()
+            ranges = vm.run("grep -i reserved /proc/iomem").lower()
+            self.assertIn("04000000-041fffff : reserved", ranges)
+            self.assertIn("06000000-063fffff : reserved", ranges)
+
+            def files(pid):
+                with open(f"/proc/{pid}/maps") as maps:
+                    mapped = maps.read()
+                return mapped + "".join(os.readlink(f"/proc/{pid}/fd/{fd}") + "\n" for fd in os.listdir(f"/proc/{pid}/fd"))
+
+            self.assertIn("memfd:guest-ram-reserved", files(vm.process.pid))
+            for name in ("vmm-block", "vmm-rng"):
+                self.assertIn("memfd:guest-ram ", files(vm.device(name)))
+            for pid in vm.children():
+                self.assertNotIn("guest-ram-reserved", files(pid))
+            self.assertEqual(vm.run("dd if=/dev/vda bs=64k count=16 2>/dev/null | md5sum").split()[0], hashlib.md5(content).hexdigest())
+            # Most of memory is used, and no request goes to what is not the guest's.
+            vm.run("mkdir -p /tmp/full; mount -t tmpfs -o size=100% none /tmp/full; dd if=/dev/zero of=/tmp/full/all bs=1M count=128 2>/dev/null; "
+                   "dd if=/dev/vda of=/tmp/full/disk bs=64k 2>/dev/null; rm /tmp/full/*")
+            self.power_off(vm)
+            self.assertNotIn("queues stopped", vm.errors)
+
     def test_our_block_backend_serves_qemu(self):
         content = os.urandom(MIB)
         path, sock = self.disk("disk", content=content), os.path.join(self.folder.name, "sock")

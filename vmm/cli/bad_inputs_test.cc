@@ -103,6 +103,13 @@ std::vector<BadInput> Rows() {
       Hidden(Flags("overlong command line", {"--boot.command_line=" + std::string(2048, 'x')}, ExitCode::kConfigRefused, {"boot.command_line: is longer than 2047 bytes (2048)"})),
       Config("command line of two lines", "memory { size_mib: 64 } boot { kernel: \"kernel\" command_line: \"a\\nb\" }", {"boot.command_line: holds a control character (\"a\\nb\")"}),
       // Contradictions.
+      Config("reserved memory without a size", "memory { size_mib: 64 reserved { start_mib: 32 } } boot { kernel: \"kernel\" }", {"memory.reserved: needs start_mib and size_mib, more than 0"}),
+      Config("reserved memory off its unit", "memory { size_mib: 64 reserved { start_mib: 33 size_mib: 2 } } boot { kernel: \"kernel\" }", {"memory.reserved: must begin at, and be, a multiple of 2 MiB (2 MiB at 33 MiB)"}),
+      Config("reserved memory where the guest starts", "memory { size_mib: 64 reserved { start_mib: 0 size_mib: 2 } } boot { kernel: \"kernel\" }", {"memory.reserved: must lie above the first 2 MiB"}),
+      Config("reserved memory beyond RAM", "memory { size_mib: 64 reserved { start_mib: 62 size_mib: 4 } } boot { kernel: \"kernel\" }", {"memory.reserved: is not RAM, or not all of it", "(4 MiB at 62 MiB)"}),
+      Config("reserved memory beyond all addresses", "memory { size_mib: 64 reserved { start_mib: 18446744073709551614 size_mib: 4 } } boot { kernel: \"kernel\" }", {"memory.reserved: is not RAM (4 MiB at 18446744073709551614 MiB)"}),
+      Config("reserved memory twice", "memory { size_mib: 64 reserved { start_mib: 34 size_mib: 2 } reserved { start_mib: 32 size_mib: 4 } } boot { kernel: \"kernel\" }", {"memory.reserved: overlaps another range (2 MiB at 34 MiB)"}),
+      Config("reserved memory in five pieces", "memory { size_mib: 64 reserved { start_mib: 4 size_mib: 2 } reserved { start_mib: 8 size_mib: 2 } reserved { start_mib: 12 size_mib: 2 } reserved { start_mib: 16 size_mib: 2 } reserved { start_mib: 20 size_mib: 2 } } boot { kernel: \"kernel\" }", {"memory.reserved: has more than 4 ranges (5)"}),
       Config("huge pages that do not divide", "memory { size_mib: 65 huge_pages: SIZE_2M } boot { kernel: \"kernel\" }", {"memory.huge_pages: SIZE_2M does not divide memory.size_mib (65)"}),
       Config("lock without prefault", "memory { size_mib: 64 lock: true prefault: false } boot { kernel: \"kernel\" }", {"memory.prefault: is false and contradicts memory.lock"}),
       Config("overcommit and lock", "memory { size_mib: 64 lock: true overcommit: true } boot { kernel: \"kernel\" }", {"memory.overcommit: contradicts memory.lock"}),

@@ -18,6 +18,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 #include "base/owned_fd.h"
+#include "memory/gpa.h"
+#include "memory/layout.h"
 
 namespace vmm {
 namespace {
@@ -30,6 +32,8 @@ constexpr uint64_t kMib = 1024 * 1024;
 constexpr size_t kMaxSocketPathBytes = 107;  // sockaddr_un's
 constexpr size_t kMaxBlocks = 16;
 constexpr uint32_t kMaxBlockQueues = 16;
+// With the hole, at most six parts are left: a vhost-user memory table has eight.
+constexpr size_t kMaxReservedRanges = 4;
 
 std::string Because(int error) { return std::string(ErrnoStatus(error, "").message()); }
 
@@ -147,6 +151,41 @@ class Validator final {
     result_.memory.prefault = memory.prefault() || memory.lock();
     result_.memory.lock = memory.lock();
     result_.memory.mergeable = memory.mergeable();
+    ReservedMemoryRanges(sane, std::max<uint64_t>(page_mib, 2));
+  }
+
+  void ReservedMemoryRanges(bool sane, uint64_t unit_mib) {
+    const auto& ranges = message_.memory().reserved();
+    if (static_cast<size_t>(ranges.size()) > kMaxReservedRanges) {
+      return Report("memory.reserved", absl::StrCat("has more than ", kMaxReservedRanges, " ranges (", ranges.size(), ")"));
+    }
+    for (const config::ReservedMemory& range : ranges) {
+      const std::string what = absl::StrCat(range.size_mib(), " MiB at ", range.start_mib(), " MiB");
+      if (!range.has_start_mib() || !range.has_size_mib() || range.size_mib() == 0) {
+        Report("memory.reserved", "needs start_mib and size_mib, more than 0");
+      } else if (range.start_mib() % unit_mib != 0 || range.size_mib() % unit_mib != 0) {
+        Report("memory.reserved", absl::StrCat("must begin at, and be, a multiple of ", unit_mib, " MiB (", what, ")"));
+      } else if (range.start_mib() < unit_mib) {
+        Report("memory.reserved", absl::StrCat("must lie above the first ", unit_mib, " MiB, which the guest starts from (", what, ")"));
+      } else if (range.start_mib() > kMaxMemoryMib * 2 || range.size_mib() > kMaxMemoryMib) {
+        Report("memory.reserved", absl::StrCat("is not RAM (", what, ")"));
+      } else {
+        result_.reserved_memory.push_back({Gpa(range.start_mib() * kMib), range.size_mib() * kMib});
+      }
+    }
+    auto& reserved = result_.reserved_memory;
+    std::sort(reserved.begin(), reserved.end(), [](const auto& a, const auto& b) { return a.start.raw() < b.start.raw(); });
+    const auto layout = sane ? MemoryLayout::Create(result_.memory.bytes) : absl::InvalidArgumentError("");
+    for (size_t i = 0; i < reserved.size(); ++i) {
+      const std::string what = absl::StrCat(reserved[i].bytes / kMib, " MiB at ", reserved[i].start.raw() / kMib, " MiB");
+      if (i > 0 && reserved[i - 1].start.raw() + reserved[i - 1].bytes > reserved[i].start.raw()) {
+        Report("memory.reserved", absl::StrCat("overlaps another range (", what, ")"));
+      }
+      if (layout.ok() && !layout->RamOffset(reserved[i].start, reserved[i].bytes).has_value()) {
+        Report("memory.reserved", absl::StrCat("is not RAM, or not all of it: that ends at memory.size_mib, and has a hole from 3 to 4 GiB (",
+                                               what, ")"));
+      }
+    }
   }
 
   void Processors() {

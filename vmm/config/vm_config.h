@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "memory/gpa.h"
 #include "memory/guest_ram.h"
 #include "sandbox/jail_options.h"
 
@@ -24,10 +25,17 @@ enum class VsmProtection : uint8_t { kAuto, kPrivateAttribute, kHostMapping };
 
 using SandboxOptions = JailOptions;
 
+// RAM that no device process is given.
+struct ReservedMemory {
+  Gpa start;
+  uint64_t bytes;
+};
+
 struct VmConfig {
   std::string name;
   MachineKind machine = MachineKind::kStandard;
-  GuestRamOptions memory;
+  GuestRamOptions memory;  // less its reserved parts, which follow from these
+  std::vector<ReservedMemory> reserved_memory;  // ascending, apart
   uint32_t processors = 1;
 
   struct {

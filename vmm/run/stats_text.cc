@@ -34,6 +34,10 @@ void AddProcessor(size_t index, const MicroVmStats::Processor& vp, std::vector<S
 std::vector<StatsLine> StatsLines(const MicroVmStats& stats) {
   std::vector<StatsLine> lines;
   for (size_t i = 0; i < stats.processors.size(); ++i) AddProcessor(i, stats.processors[i], lines);
+  for (const MicroVmStats::Device& of : stats.devices) {
+    lines.push_back({LevelOf(of.queue_faults != 0), absl::StrCat("device '", of.name, "': queues stopped for what was in them ", of.queue_faults,
+                                                                 ", restarts ", of.restarts)});
+  }
   if (stats.balloon.has_value()) {
     const MicroVmStats::Balloon& of = *stats.balloon;
     std::string text = absl::StrCat("balloon: target ", of.target_bytes >> 20, " MiB, held ", of.held_bytes >> 20, " MiB; given back ",

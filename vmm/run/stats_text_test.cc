@@ -45,6 +45,16 @@ TEST(StatsTextTest, WithoutAnInterceptTheLineIsForDebugging) {
   EXPECT_EQ(StatsLines(stats).at(1).level, LogLevel::kDebug);
 }
 
+TEST(StatsTextTest, ADeviceIsALineThatOthersReadOnceAQueueWasStopped) {
+  MicroVmStats stats;
+  stats.devices = {{.name = "block0", .restarts = 2, .queue_faults = 1}, {.name = "rng", .restarts = 3}};
+  const auto lines = StatsLines(stats);
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0].level, LogLevel::kInfo);
+  EXPECT_EQ(lines[0].text, "device 'block0': queues stopped for what was in them 1, restarts 2");
+  EXPECT_EQ(lines[1].level, LogLevel::kDebug);
+}
+
 TEST(StatsTextTest, ProtectionsAreOneLineOfTheMachine) {
   MicroVmStats stats;
   stats.protections = {.way = 'B', .rounds = true, .protected_pages = 1, .set = 2, .rounded = 3, .not_enforceable = 1, .too_many_pieces = 2, .host_refused = 1};

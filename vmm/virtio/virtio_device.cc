@@ -126,8 +126,8 @@ void VirtioDevice::Retry() {
   uint64_t count;
   (void)!::read(timer_.get(), &count, sizeof(count));
   if (const absl::Status status = ConnectBackend(); !status.ok()) return OnLost(status);
-  ++restarts_;
-  Log(LogLevel::kInfo, "vmm", absl::StrCat("device '", name(), "' works again (restart ", restarts_, ")"));
+  const uint64_t restarts = restarts_.fetch_add(1, std::memory_order_relaxed) + 1;
+  Log(LogLevel::kInfo, "vmm", absl::StrCat("device '", name(), "' works again (restart ", restarts, ")"));
 }
 
 void VirtioDevice::Shutdown() {
@@ -136,7 +136,7 @@ void VirtioDevice::Shutdown() {
   frontend_->Close();
   const VirtioPci::Stats stats = function_->stats();
   Log(LogLevel::kDebug, "vmm", absl::StrCat("device '", name(), "': ", stats.register_accesses, " register accesses, ",
-                                            stats.trapped_notifications, " notifications that left KVM, ", restarts_, " restarts"));
+                                            stats.trapped_notifications, " notifications that left KVM, ", restarts_.load(), " restarts"));
   if (process_.pid() <= 0) return;
   const auto ended = process_.Wait(kShutdownGraceMs);
   const bool orderly = ended.ok() && (ended->how == ExitStatus::How::kUnknown ||

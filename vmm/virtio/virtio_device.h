@@ -12,6 +12,7 @@
 #ifndef VMM_VMM_VIRTIO_VIRTIO_DEVICE_H_
 #define VMM_VMM_VIRTIO_VIRTIO_DEVICE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -68,6 +69,12 @@ class VirtioDevice final {
   [[nodiscard]] VirtioPci& function() noexcept { return *function_; }
   [[nodiscard]] const std::string& name() const noexcept { return options_.frontend.name; }
   [[nodiscard]] int pid() const noexcept { return process_.pid(); }
+  struct Stats {
+    uint64_t restarts = 0;
+    uint64_t queue_faults = 0;  // queues that its backend stopped for what the guest put into them
+  };
+  // Any thread.
+  [[nodiscard]] Stats stats() const noexcept { return {restarts_.load(std::memory_order_relaxed), frontend_->queue_faults()}; }
   // The processors have ended: the backend is told by the end of its connection, and killed after the grace period.
   void Shutdown();
 
@@ -89,7 +96,7 @@ class VirtioDevice final {
   OwnedFd timer_;
   int back_off_ms_ = kFirstBackOffMs;
   int64_t connected_ms_ = 0;
-  uint64_t restarts_ = 0;
+  std::atomic<uint64_t> restarts_{0};
   // The function before the front end that it calls.
   std::unique_ptr<VhostUserFrontend> frontend_;
   std::unique_ptr<VirtioPci> function_;

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "devices/pci/pci_layout.h"
+#include "memory/ram_mapping.h"
 #include "vmm/virtio/device_options.h"
 
 namespace vmm {
@@ -45,14 +46,15 @@ absl::Status VirtioMachine::AddDevices(const Environment& environment, const VmC
   ASSIGN_OR_RETURN(std::vector<VirtioDevice::Options> all, VirtioDeviceOptions(config));
   if (environment.confined) RETURN_IF_ERROR(MakeSpawner(all));
   for (VirtioDevice::Options& options : all) {
-    for (const RamRange& range : environment.layout.ram()) {
-      options.frontend.memory.push_back({range.start, range.bytes, environment.ram.fd(), range.ram_offset});
+    options.spawn.guest_bytes = 0;
+    for (const DeviceRam& part : RamForDevices(*environment.ram.files(), environment.layout)) {
+      options.frontend.memory.push_back({part.start, part.bytes, part.fd, part.fd_offset});
+      options.spawn.guest_bytes += part.bytes;
     }
     if (options.control.valid()) {
       ASSIGN_OR_RETURN(balloon_, BalloonControl::Create(environment.loop.loop(), std::move(options.control), config.balloon.target_mib,
                                                         config.memory.bytes >> 20));
     }
-    options.spawn.guest_bytes = environment.layout.ram_bytes();
     options.spawn.queues = options.frontend.queues;
     options.spawn.jail = config.sandbox;
     options.spawn.executable_fd = executable_.get();

@@ -12,6 +12,8 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -32,6 +34,7 @@
 #include "memory/guest_memory.h"
 #include "memory/guest_ram.h"
 #include "memory/layout.h"
+#include "memory/ram_mapping.h"
 
 namespace vmm {
 namespace {
@@ -126,10 +129,13 @@ class LoopbackTest : public testing::Test {
  protected:
   static constexpr uint64_t kRamBytes = 4 << 20;
 
+  explicit LoopbackTest(std::vector<RamPart> reserved = {}) : reserved_(std::move(reserved)) {}
   void SetUp() override {
     ASSERT_OK_AND_ASSIGN(const MemoryLayout layout, MemoryLayout::Create(kRamBytes));
-    ASSERT_OK_AND_ASSIGN(ram_, GuestRam::Create({.bytes = kRamBytes}));
+    ASSERT_OK_AND_ASSIGN(ram_, GuestRam::Create({.bytes = kRamBytes, .reserved = reserved_}));
     ASSERT_OK_AND_ASSIGN(memory_, GuestMemory::Create(*ram_, layout));
+    std::vector<VhostUserMemory> given;
+    for (const DeviceRam& part : RamForDevices(*ram_->files(), layout)) given.push_back({part.start, part.bytes, part.fd, part.fd_offset});
     guest_.emplace(ram_->fd());
     driver_.emplace(*guest_, 16);
     ASSERT_OK_AND_ASSIGN(loop_, EventLoop::Create());
@@ -138,7 +144,7 @@ class LoopbackTest : public testing::Test {
                                            .queues = 2,
                                            .max_queue_size = 16,
                                            .config_bytes = 13,
-                                           .memory = {{Gpa(0), kRamBytes, ram_->fd(), 0}}};
+                                           .memory = std::move(given)};
     ASSERT_OK_AND_ASSIGN(frontend_, VhostUserFrontend::Create(*loop_, *memory_, options, [this](const absl::Status& why) {
                            lost_ = why;
                            events_.Count(events_.losses);
@@ -199,6 +205,7 @@ class LoopbackTest : public testing::Test {
     return byte;
   }
 
+  const std::vector<RamPart> reserved_;
   std::unique_ptr<GuestRam> ram_;
   std::unique_ptr<GuestMemory> memory_;
   std::optional<FakeGuestRam> guest_;
@@ -318,12 +325,60 @@ TEST_F(LoopbackTest, RingsOutsideOfMemoryStartNothingAndCostNoBackend) {
   EXPECT_EQ(Ask("better"), "retteb");
 }
 
+// The confused deputy: memory that is not the device's, named by the guest that may not touch it either.
+class LoopbackReservedTest : public LoopbackTest {
+ protected:
+  static constexpr uint64_t kStart = 2 << 20, kBytes = 1 << 20;
+  LoopbackReservedTest() : LoopbackTest({{kStart, kBytes}}) {}
+};
+
+TEST_F(LoopbackReservedTest, ADescriptorOfReservedMemoryStopsTheQueueAndIsCounted) {
+  const std::vector<std::byte> secret(kBytes, std::byte{0x5a});
+  ASSERT_TRUE(memory_->Write(Gpa(kStart), secret));
+  int faults = 0;
+  const auto refused = [&](std::initializer_list<FakeGuestDriver::Segment> chain) {
+    Start();
+    backend_->fault_seen = BackendQueue::Fault::kNone;
+    driver_->Offer(chain);
+    frontend_->Kick(1);
+    events_.Await(events_.resets, ++faults);
+    EXPECT_EQ(backend_->fault_seen, BackendQueue::Fault::kAddress);
+    EXPECT_EQ(frontend_->queue_faults(), static_cast<uint64_t>(faults));
+    EXPECT_FALSE(driver_->Take().has_value());
+    frontend_->Stop();
+    std::memset(guest_->At(driver_->available()), 0, 0x2000);
+    driver_.emplace(*guest_, 16);
+  };
+  const Gpa mine = driver_->data();
+  refused({{Gpa(kStart), 64}, {mine, 64, true}});             // read into an answer
+  refused({{mine, 64}, {Gpa(kStart + 4096), 64, true}});      // written over
+  refused({{Gpa(kStart - 32), 64}, {mine, 64, true}});        // over its start
+  refused({{mine, 64}, {Gpa(kStart + kBytes - 32), 64, true}});  // over its end
+  refused({{mine, 64}, {Gpa(kStart - 4096), 2 << 20, true}});  // all of it, and more
+  std::vector<std::byte> now(kBytes);
+  ASSERT_TRUE(memory_->Read(Gpa(kStart), now));
+  EXPECT_EQ(now, secret);
+  // What is on either side is the device's, as before.
+  Start();
+  EXPECT_EQ(Ask("mine"), "enim");
+}
+
+TEST_F(LoopbackReservedTest, RingsInReservedMemoryAreNotStarted) {
+  for (int ring = 0; ring < 3; ++ring) {
+    VirtioQueueSetup queue = Queue();
+    (ring == 0 ? queue.descriptors : ring == 1 ? queue.driver : queue.device) = Gpa(kStart + 4096);
+    EXPECT_FALSE(frontend_->Start(virtio::kFeatureVersion1, std::span(&queue, 1))) << ring;
+  }
+  EXPECT_EQ(events_.losses, 0);
+}
+
 TEST_F(LoopbackTest, AGuestThatBreaksItsQueueLosesThatQueueUntilItResets) {
   Start();
   driver_->Make(99);
   frontend_->Kick(1);
-  while (backend_->fault_seen == BackendQueue::Fault::kNone) std::this_thread::yield();
+  events_.Await(events_.resets, 1);
   EXPECT_EQ(backend_->fault_seen, BackendQueue::Fault::kHead);
+  EXPECT_EQ(frontend_->queue_faults(), 1u);
   frontend_->Stop();
   std::memset(guest_->At(driver_->available()), 0, 0x2000);
   driver_.emplace(*guest_, 16);

@@ -42,6 +42,7 @@ absl::StatusOr<std::unique_ptr<VhostUserFrontend>> VhostUserFrontend::Create(Eve
                                                    " bytes of configuration are beyond the protocol"));
   }
   std::unique_ptr<VhostUserFrontend> frontend(new VhostUserFrontend(loop, memory, std::move(options), std::move(on_lost)));
+  ASSIGN_OR_RETURN(frontend->error_, EventFd::Create());
   for (uint16_t i = 0; i < frontend->options_.queues; ++i) {
     Queue queue;
     ASSIGN_OR_RETURN(queue.kick, EventFd::Create());
@@ -225,6 +226,7 @@ absl::Status VhostUserFrontend::WatchConnection() {
   // Only its end: replies are for whoever asked.
   RETURN_IF_ERROR(loop_.Watch(fd, EPOLLRDHUP, [this](uint32_t) { OnHangUp(); }));
   watched_ = fd;
+  RETURN_IF_ERROR(loop_.Watch(error_.fd(), EPOLLIN, [this](uint32_t) { OnQueueFault(); }));
   if (backend_requests_.valid()) {
     RETURN_IF_ERROR(loop_.Watch(backend_requests_.get(), EPOLLIN, [this](uint32_t) { OnBackendRequest(); }));
   }
@@ -232,7 +234,10 @@ absl::Status VhostUserFrontend::WatchConnection() {
 }
 
 void VhostUserFrontend::UnwatchConnection() {
-  if (watched_ >= 0) loop_.Unwatch(std::exchange(watched_, -1));
+  if (watched_ >= 0) {
+    loop_.Unwatch(std::exchange(watched_, -1));
+    loop_.Unwatch(error_.fd());
+  }
   if (backend_requests_.valid()) {
     loop_.Unwatch(backend_requests_.get());
     backend_requests_.Reset();
@@ -263,6 +268,24 @@ void VhostUserFrontend::LoseLocked(const absl::Status& why) {
   channel_.reset();
 }
 
+bool VhostUserFrontend::AdmitFromBackend(int64_t now_ms) {
+  if (now_ms - request_window_ms_ >= 1000) {
+    request_window_ms_ = now_ms;
+    requests_in_window_ = 0;
+  }
+  return ++requests_in_window_ <= kMaxBackendRequestsPerSecond;
+}
+
+void VhostUserFrontend::OnQueueFault() {
+  error_.Drain();
+  if (!AdmitFromBackend(VhostUserChannel::NowMs())) {
+    MutexLock lock(mutex_);
+    return LoseLocked(absl::ResourceExhaustedError("its backend floods us with errors"));
+  }
+  queue_faults_.fetch_add(1, std::memory_order_relaxed);
+  if (VirtioEvents* const events = events_.load()) events->OnNeedsReset();
+}
+
 void VhostUserFrontend::OnBackendRequest() {
   bool changed = false;
   VhostUserChannel requests{OwnedFd(backend_requests_.Release())};
@@ -270,13 +293,8 @@ void VhostUserFrontend::OnBackendRequest() {
   // What is there now, and bounded: the rest is for the next turn.
   absl::Status status = requests.Receive(message, VhostUserChannel::NowMs());
   backend_requests_ = requests.Take();
-  const int64_t now = VhostUserChannel::NowMs();
-  if (now - request_window_ms_ >= 1000) {
-    request_window_ms_ = now;
-    requests_in_window_ = 0;
-  }
   if (status.ok()) {
-    if (++requests_in_window_ > kMaxBackendRequestsPerSecond) {
+    if (!AdmitFromBackend(VhostUserChannel::NowMs())) {
       status = absl::ResourceExhaustedError("its backend floods us with requests");
     } else if (message.header.request != static_cast<uint32_t>(vu::BackendRequest::kConfigChange) || message.fd_count != 0) {
       status = absl::InvalidArgumentError(absl::StrCat("its backend sent request ", message.header.request, ", which it was not granted"));
@@ -450,6 +468,8 @@ absl::Status VhostUserFrontend::RunQueueLocked(const VirtioQueueSetup& queue, bo
                              vu::VringAddr{index, 0, queue.descriptors.raw(), queue.device.raw(), queue.driver.raw(), 0}));
   const int call[] = {queues_[index].call.fd()};
   RETURN_IF_ERROR(SendLocked(vu::Request::kSetVringCall, uint64_t{index}, call));
+  const int error[] = {error_.fd()};
+  RETURN_IF_ERROR(SendLocked(vu::Request::kSetVringErr, uint64_t{index}, error));
   const int kick[] = {queues_[index].kick.fd()};
   RETURN_IF_ERROR(SendLocked(vu::Request::kSetVringKick, uint64_t{index}, kick));
   return SendLocked(vu::Request::kSetVringEnable, vu::VringState{index, 1});

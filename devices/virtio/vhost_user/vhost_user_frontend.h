@@ -11,6 +11,9 @@
 //          another one is connected the guest's requests wait; after Detach the device needs a reset, and cannot be started.
 // Source   QEMU, "Vhost-user Protocol" (docs/interop/vhost-user.rst).
 //
+// A backend that stops a queue for what the guest put into it (a descriptor that names memory which the device was not given, first of
+// all) says so by the queue's error event: the device then needs a reset, as the specification has it, and it is counted.
+//
 // A backend that completes requests out of order must have the in-flight region (INFLIGHT_SHMFD) to be replaced without losing or
 // repeating any; ours has it. A packed ring can be resumed by such a backend alone; a queue that is reset while there is none needs a reset
 // of the whole device.
@@ -77,6 +80,9 @@ class VhostUserFrontend final : public VirtioEndpoint {
   // The end of the machine: the connection is closed, nobody is called.
   void Close();
 
+  // Queues that a backend has stopped for what was in them. Any thread.
+  [[nodiscard]] uint64_t queue_faults() const noexcept { return queue_faults_.load(std::memory_order_relaxed); }
+
   [[nodiscard]] virtio::DeviceId device_id() const noexcept override { return options_.device_id; }
   // Valid after the first Connect.
   [[nodiscard]] uint64_t features() const noexcept override { return features_; }
@@ -137,6 +143,9 @@ class VhostUserFrontend final : public VirtioEndpoint {
   void UnwatchConnection();
   void OnHangUp();
   void OnBackendRequest();
+  void OnQueueFault();
+  // False: this backend asks for too much.
+  [[nodiscard]] bool AdmitFromBackend(int64_t now_ms);
 
   EventLoop& loop_;
   const GuestMemory& memory_;
@@ -146,6 +155,8 @@ class VhostUserFrontend final : public VirtioEndpoint {
   std::atomic<VirtioEvents*> events_{nullptr};  // set before any VP runs, taken back after the last
   uint64_t features_ = 0;                       // settled by the first Connect, before any VP runs
   std::vector<Queue> queues_;                   // eventfds are immutable; setup is guarded by mutex_
+  EventFd error_{OwnedFd()};                    // of all queues; immutable
+  std::atomic<uint64_t> queue_faults_{0};
 
   Mutex mutex_;
   std::optional<VhostUserChannel> channel_ ABSL_GUARDED_BY(mutex_);
