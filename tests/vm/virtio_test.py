@@ -38,6 +38,24 @@ class VirtioTest(unittest.TestCase):
         vm.type("poweroff")
         self.assertEqual(vm.end(), 0, vm.errors)
 
+    def initramfs(self, **files):
+        """The guest's, with more files: name="content"."""
+        entries = []
+        for name, content in files.items():
+            path = os.path.join(self.folder.name, name)
+            with open(path, "w") as file:
+                file.write(content)
+            entries.append(f"file:/{name}:755:{path}")
+        more, both = os.path.join(self.folder.name, "more.cpio"), os.path.join(self.folder.name, "initramfs.cpio")
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples", "linux", "make_initramfs.py")
+        subprocess.run(["python3", script, more, *entries], check=True)
+        with open(both, "wb") as out:
+            for name in (os.path.join(harness.GUEST, "initramfs.cpio"), more):
+                with open(name, "rb") as part:
+                    out.write(part.read())
+                out.write(b"\0" * (-out.tell() % 512))
+        return both
+
     def test_the_entropy_device_feeds_hwrng(self):
         with Vm("--devices.rng.enabled=true") as vm:
             vm.boot()
@@ -59,6 +77,11 @@ class VirtioTest(unittest.TestCase):
             self.assertEqual(vm.run("for file in vda/size vdb/size vda/serial vdb/ro; do cat /sys/block/$file; echo; done").split(),
                              [str(16 * MIB // 512)] * 2 + ["disk-one", "1"])
             self.assertEqual(vm.run("ls /sys/block/vda/mq | wc -l"), "2")
+            self.assertEqual(vm.run("cat /sys/block/vda/queue/physical_block_size /sys/block/vda/queue/logical_block_size "
+                                    "/sys/block/vda/queue/discard_granularity").split(), ["4096", "512", "4096"])
+            # VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_F_EVENT_IDX, VIRTIO_F_RING_PACKED.
+            bits = vm.run("cat /sys/block/vda/device/features")
+            self.assertEqual([bits[n] for n in (9, 12, 29, 34)], ["1"] * 4, bits)
             self.assertEqual(vm.run("dd if=/dev/vdb bs=64k count=16 2>/dev/null | md5sum").split()[0],
                              hashlib.md5(content).hexdigest())
             vm.run("dd if=/dev/vdb of=/dev/vda bs=64k count=16 seek=32 2>/dev/null; sync")
@@ -93,6 +116,78 @@ class VirtioTest(unittest.TestCase):
             for i in range(400):
                 expected = (f"block-{i}\n".encode() * 4096)[:4096]
                 self.assertEqual(file.read(4096), expected, f"block {i}")
+
+    def test_a_root_file_system_is_installed_and_booted_and_whole_after_kills(self):
+        path = self.disk("root", mib=64)
+        block = f'--devices.block={{path: "{path}" format: RAW on_failure: RESTART}}'
+        with Vm(block) as vm:
+            vm.boot()
+            vm.run("mkdir /mnt; busybox mke2fs /dev/vda > /tmp/log 2>&1 && mount -t ext4 /dev/vda /mnt && cd /mnt && mkdir dev proc sys tmp root && "
+                   "cp -a /bin /sbin /etc /lib /mnt/ && busybox ln -s /bin/busybox sbin/init; cd /; sync; umount /mnt")
+            self.assertEqual(vm.run("dmesg -r | grep '^<[0-3]>'"), "")
+            self.power_off(vm)
+        subprocess.run(["e2fsck", "-fn", path], check=True, stdout=subprocess.DEVNULL)
+
+        # The kernel's block driver is a module: a few lines of an init find the disk and go on there.
+        initramfs = self.initramfs(disk="#!/bin/sh\nmount -t devtmpfs devtmpfs /dev; mount -t sysfs sysfs /sys; insmod /lib/modules/virtio_blk.ko\n"
+                                        "mkdir /new; mount -t ext4 /dev/vda /new && umount /sys && exec busybox switch_root /new /sbin/init\n")
+        flags = (block, f"--boot.initramfs={initramfs}", "--boot.command_line=console=ttyS0 quiet panic=-1 rdinit=/disk")
+        with Vm(*flags) as vm:
+            vm.boot()
+            self.assertRegex(vm.run("cat /proc/mounts"), r"/dev/vda / ext4 rw")
+            vm.type("for i in 0 1 2 3 4 5 6 7 8 9; do mkdir /data$i; for k in 0 1 2 3 4 5 6 7; do yes $i-$k | head -c 100000 > /data$i/$k; done; sync; "
+                    "echo \"@\"\"written $i@\"; done; echo \"@\"\"all@\"")
+            for kill_at in (1, 3, 4, 7):
+                vm.wait_for(rf"@written {kill_at}@")
+                os.kill(vm.device("vmm-block"), signal.SIGKILL)
+            vm.wait_for("@all@", limit=400)
+            vm.wait_for(re.escape(harness.PROMPT))
+            self.assertEqual(vm.errors.count("works again"), 4, vm.errors)
+            self.assertEqual(vm.run("dmesg -r | grep '^<[0-3]>'"), "")
+            vm.run("sync; mount -o remount,ro /")
+            self.power_off(vm)
+        subprocess.run(["e2fsck", "-fn", path], check=True, stdout=subprocess.DEVNULL)
+
+        with Vm(*flags) as vm:
+            vm.boot()
+            sums = {line.split()[1]: line.split()[0] for line in vm.run("md5sum /data*/*").splitlines()}
+            expected = {f"/data{i}/{k}": hashlib.md5((f"{i}-{k}\n".encode() * 25000)[:100000]).hexdigest() for i in range(10) for k in range(8)}
+            self.assertEqual(sums, expected)
+            vm.run("mount -o remount,ro /")
+            self.power_off(vm)
+
+    def test_what_a_guest_discards_takes_no_room_on_the_host(self):
+        path = self.disk("disk", content=os.urandom(8 * MIB), mib=8)
+        before = os.stat(path).st_blocks
+        with Vm(f'--devices.block={{path: "{path}" format: RAW}}') as vm:
+            vm.boot()
+            self.assertNotEqual(vm.run("cat /sys/block/vda/queue/discard_max_bytes"), "0")
+            self.assertNotEqual(vm.run("cat /sys/block/vda/queue/write_zeroes_max_bytes"), "0")
+            self.assertEqual(vm.run("busybox blkdiscard -o 1048576 -l 4194304 /dev/vda; echo status $?"), "status 0")
+            self.power_off(vm)
+        self.assertLessEqual(os.stat(path).st_blocks, before - 4 * MIB // 512)
+        with open(path, "rb") as file:
+            self.assertNotEqual(file.read(MIB), bytes(MIB))
+            self.assertEqual(file.read(4 * MIB), bytes(4 * MIB))
+
+    @unittest.skipUnless(os.geteuid() == 0 and os.path.exists("/dev/loop-control"), "loop devices are root's")
+    def test_a_block_device_of_the_host_is_a_disk(self):
+        content = os.urandom(MIB)
+        path = self.disk("image", mib=16, content=content)
+        loop = subprocess.run(["losetup", "--find", "--show", path], check=True, capture_output=True, text=True).stdout.strip()
+        self.addCleanup(subprocess.run, ["losetup", "--detach", loop])
+        with Vm(f'--devices.block={{path: "{loop}" format: RAW}}') as vm:
+            vm.boot()
+            self.assertEqual(vm.run("cat /sys/block/vda/size"), str(16 * MIB // 512))
+            self.assertEqual(vm.run("dd if=/dev/vda bs=64k count=16 2>/dev/null | md5sum").split()[0], hashlib.md5(content).hexdigest())
+            self.assertEqual(vm.run("dd if=/dev/vda of=/dev/vda bs=64k count=16 seek=32 conv=fsync 2>/dev/null; echo status $?"), "status 0")
+            self.assertEqual(vm.run("busybox blkdiscard -o 0 -l 65536 /dev/vda; echo status $?"), "status 0")
+            self.assertEqual(vm.run("dmesg -r | grep '^<[0-3]>'"), "")
+            self.power_off(vm)
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(65536), bytes(65536))
+            file.seek(2 * MIB)
+            self.assertEqual(file.read(MIB), content)
 
     def test_a_killed_backend_ends_the_machine_or_is_gone_as_configured(self):
         with Vm("--devices.rng.enabled=true") as vm:

@@ -24,6 +24,7 @@
 #include "devices/virtio/backend/vhost_user_server.h"
 #include "devices/virtio/vhost_user/vhost_user_channel.h"
 #include "devices/virtio/vhost_user/vhost_user_layout.h"
+#include "devices/virtio/virtio_layout.h"
 
 namespace {
 
@@ -31,7 +32,7 @@ using namespace vmm;
 
 class FuzzDevice final : public BackendDevice {
  public:
-  uint64_t features() const noexcept override { return 3; }
+  uint64_t features() const noexcept override { return 3 | virtio::kFeatureRingPacked; }
   uint16_t queue_count() const noexcept override { return 2; }
   std::span<const std::byte> config() const noexcept override { return config_; }
   bool Process(uint16_t, BackendQueue& queue) noexcept override {

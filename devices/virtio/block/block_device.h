@@ -43,7 +43,7 @@ struct BlockOptions {
   // 0: no limit. Bursts are a tenth of a second's worth.
   uint64_t bytes_per_second = 0;
   uint64_t operations_per_second = 0;
-  bool packed = false;  // offer VIRTIO_F_RING_PACKED too
+  bool packed = true;  // VIRTIO_F_RING_PACKED is offered too
   // Threads for what has to wait; 0: one request at a time.
   uint16_t workers = 4;
 };
@@ -56,8 +56,9 @@ class BlockDevice final : public BackendDevice {
   static constexpr int kQuantum = 64;
   // Of all queues. What is behind them stays in its queue.
   static constexpr size_t kMaxInFlight = 64;
-  // A write that took so long (the host holds back whoever makes too much dirty) sends the next ones to the workers.
-  static constexpr uint64_t kSlowWriteNs = 200'000;
+  // A write that took so long, and a nanosecond a byte, was held back, as the host does with whoever makes too much dirty: the next ones
+  // are the workers'. Far above what copying takes, also on a slow machine.
+  static constexpr uint64_t kSlowWriteNs = 5'000'000;
   static constexpr int kSlowWrites = 64;
   // The driver is told of completions at the latest so long after the first of them.
   static constexpr uint64_t kNotifyNs = 50'000;

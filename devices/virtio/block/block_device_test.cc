@@ -8,11 +8,13 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -42,6 +44,7 @@ class FakeDisk final : public Disk {
  public:
   explicit FakeDisk(size_t size) : content(size, '.') {}
   uint64_t bytes() const noexcept override { return content.size(); }
+  uint32_t block_bytes() const noexcept override { return 4096; }
   bool Read(uint64_t offset, std::span<iovec> vectors) noexcept override {
     for (const iovec& vector : vectors) {
       std::memcpy(vector.iov_base, content.data() + offset, vector.iov_len);
@@ -85,7 +88,13 @@ class SlowDisk final : public Disk {
     for (const iovec& vector : vectors) std::memset(vector.iov_base, static_cast<int>('0' + offset / 512), vector.iov_len);
     return true;
   }
-  bool Write(uint64_t, std::span<iovec>) noexcept override { return true; }
+  bool Write(uint64_t offset, std::span<iovec>) noexcept override {
+    last_writer = std::this_thread::get_id();
+    if (on_write) on_write(offset);
+    return true;
+  }
+  std::function<void(uint64_t)> on_write;
+  std::thread::id last_writer;
   bool Flush() noexcept override {
     Wait(kFlush);
     return true;
@@ -315,6 +324,11 @@ TEST_F(BlockDeviceTest, ConfigurationSaysWhatThereIs) {
   EXPECT_EQ(Config().num_queues, 4);
   EXPECT_NE(device_->features() & vb::kFeatureMq, 0u);
   EXPECT_EQ(device_->queue_count(), 4);
+  EXPECT_NE(device_->features() & vb::kFeatureTopology, 0u);
+  EXPECT_EQ(Config().blk_size, 512u);
+  EXPECT_EQ(Config().topology.physical_block_exp, 3);
+  EXPECT_EQ(Config().topology.min_io_size, 8);
+  EXPECT_EQ(Config().discard_sector_alignment, 8u);
 }
 
 TEST_F(BlockDeviceTest, ALimitMakesRequestsWaitAndLosesNone) {
@@ -400,6 +414,22 @@ TEST_F(WaitingBlockDeviceTest, AQueueThatStopsHasNothingInFlight) {
   ASSERT_TRUE(one.has_value() && two.has_value());
   EXPECT_EQ(one->id + two->id, first + second);
   EXPECT_EQ(driver_.used_index(), queue_.Stop());
+}
+
+TEST_F(WaitingBlockDeviceTest, AWriteThatWasHeldBackSendsTheNextOnesToWorkers) {
+  const auto write = [&] {
+    Put(vb::kOut, 0);
+    driver_.Offer({{header(), 16}, {data(), 512}, {status(), 1, true}});
+    (void)device_->Process(0, queue_);
+    (void)AwaitUsed();
+    return slow_->last_writer == std::this_thread::get_id();
+  };
+  EXPECT_TRUE(write());
+  slow_->on_write = [&](uint64_t) { now_ += BlockDevice::kSlowWriteNs + 4096; };
+  EXPECT_TRUE(write());
+  slow_->on_write = nullptr;
+  for (int i = 0; i < BlockDevice::kSlowWrites; ++i) EXPECT_FALSE(write()) << i;
+  EXPECT_TRUE(write());
 }
 
 TEST_F(WaitingBlockDeviceTest, MoreThanFitInFlightWaitAndNoneIsLost) {

@@ -46,8 +46,8 @@ absl::StatusOr<BlockOptions> TakeBlockArguments(std::vector<absl::string_view>& 
       options.read_only = true;
       continue;
     }
-    if (name == "--packed") {
-      options.packed = true;
+    if (name == "--split-rings") {
+      options.packed = false;
       continue;
     }
     absl::string_view value;

@@ -18,6 +18,7 @@
 #include "devices/virtio/backend/backend_memory.h"
 #include "devices/virtio/backend/backend_queue.h"
 #include "devices/virtio/backend/fake_guest_driver.h"
+#include "devices/virtio/backend/inflight_layout.h"
 #include "devices/virtio/block/block_device.h"
 #include "devices/virtio/block/disk.h"
 #include "devices/virtio/virtio_layout.h"
@@ -108,11 +109,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   NoHost host;
   device.OnHost(host);
   device.OnFeatures((options & 1) != 0 ? device.features() : 0);
-  BackendQueue queue;
-  const uint64_t features = ((options & 2) != 0 ? virtio::kFeatureEventIdx : 0) | ((options & 16) == 0 ? virtio::kFeatureIndirectDesc : 0);
-  queue.Start(driver.Rings(memory), 0, features, memory, &call);
-  // Requests may write over the rings, and so go on for as long as they like: a bounded look.
-  for (int turn = 0; turn < 4 && device.Process(0, queue); ++turn) queue.Notify();
-  queue.Notify();
+  const bool packed = (options & 32) != 0;
+  const uint64_t features = ((options & 2) != 0 ? virtio::kFeatureEventIdx : 0) | ((options & 16) == 0 ? virtio::kFeatureIndirectDesc : 0) |
+                            (packed ? virtio::kFeatureRingPacked : 0);
+  const uint32_t base = packed ? 1u << 31 | 1u << 15 : 0;
+  // A front end's, so as hostile as a guest's rings; and out of the reach of the bent descriptors.
+  const Gpa region = FakeGuestRam::kBase + 0x8'0000;
+  take(region, vhost_user::InflightStride(kSize));
+  const auto inflight = (options & 64) != 0 ? std::span(ram.At(region), vhost_user::InflightStride(kSize)) : std::span<std::byte>();
+  // The second process comes after the first was killed.
+  for (int process = 0; process < 2; ++process) {
+    BackendQueue queue;
+    queue.Start(driver.Rings(memory), base, features, memory, &call, inflight);
+    // Requests may write over the rings, and so go on for as long as they like: a bounded look.
+    for (int turn = 0; turn < 4 && device.Process(0, queue); ++turn) queue.Notify();
+    queue.Notify();
+    device.OnQueueStopped(0);
+  }
   return 0;
 }

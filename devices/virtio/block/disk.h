@@ -21,6 +21,10 @@ class Disk {
  public:
   virtual ~Disk() = default;
   [[nodiscard]] virtual uint64_t bytes() const noexcept = 0;
+  // What the host writes at once: a power of two from 512 on. Less costs it a read and a write.
+  [[nodiscard]] virtual uint32_t block_bytes() const noexcept { return 512; }
+  // Of memory: reads and writes never wait for a medium.
+  [[nodiscard]] virtual bool in_memory() const noexcept { return false; }
   // May change `vectors`.
   [[nodiscard]] virtual bool Read(uint64_t offset, std::span<iovec> vectors) noexcept = 0;
   [[nodiscard]] virtual bool Write(uint64_t offset, std::span<iovec> vectors) noexcept = 0;

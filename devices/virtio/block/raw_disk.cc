@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <utility>
 
@@ -21,12 +22,16 @@
 namespace vmm {
 namespace {
 
+constexpr unsigned kMaxBlockBytes = 1 << 20;
+
 class RawDisk final : public Disk {
  public:
-  RawDisk(OwnedFd fd, uint64_t bytes, bool is_device, bool in_memory)
-      : fd_(std::move(fd)), bytes_(bytes), is_device_(is_device), in_memory_(in_memory) {}
+  RawDisk(OwnedFd fd, uint64_t bytes, uint32_t block_bytes, bool is_device, bool in_memory)
+      : fd_(std::move(fd)), bytes_(bytes), block_bytes_(block_bytes), is_device_(is_device), in_memory_(in_memory) {}
 
   uint64_t bytes() const noexcept override { return bytes_; }
+  uint32_t block_bytes() const noexcept override { return block_bytes_; }
+  bool in_memory() const noexcept override { return in_memory_; }
 
   bool Read(uint64_t offset, std::span<iovec> vectors) noexcept override {
     return Transfer(offset, vectors, [this](const iovec* first, int count, off_t at) { return ::preadv(fd_.get(), first, count, at); });
@@ -106,6 +111,7 @@ class RawDisk final : public Disk {
 
   const OwnedFd fd_;
   const uint64_t bytes_;
+  const uint32_t block_bytes_;
   const bool is_device_;
   const bool in_memory_;  // where a read never waits; such file systems do not know of RWF_NOWAIT
 };
@@ -116,8 +122,14 @@ absl::StatusOr<std::unique_ptr<Disk>> OpenRawDisk(OwnedFd fd) {
   struct stat about {};
   if (::fstat(fd.get(), &about) != 0) return ErrnoStatus(errno, "examine disk image");
   uint64_t bytes = 0;
+  // The page cache's, or a device's own where that is larger.
+  unsigned block_bytes = 4096;
   if (S_ISBLK(about.st_mode)) {
     if (::ioctl(fd.get(), BLKGETSIZE64, &bytes) != 0) return ErrnoStatus(errno, "get the size of the block device");
+    unsigned physical = 0;
+    if (::ioctl(fd.get(), BLKPBSZGET, &physical) == 0 && std::has_single_bit(physical) && physical <= kMaxBlockBytes) {
+      block_bytes = std::max(block_bytes, physical);
+    }
   } else if (S_ISREG(about.st_mode)) {
     bytes = static_cast<uint64_t>(about.st_size);
   } else {
@@ -126,7 +138,7 @@ absl::StatusOr<std::unique_ptr<Disk>> OpenRawDisk(OwnedFd fd) {
   struct statfs system {};
   if (::fstatfs(fd.get(), &system) != 0) return ErrnoStatus(errno, "examine the file system of the disk image");
   const bool in_memory = S_ISREG(about.st_mode) && (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC || system.f_type == HUGETLBFS_MAGIC);
-  return std::make_unique<RawDisk>(std::move(fd), bytes, S_ISBLK(about.st_mode), in_memory);
+  return std::make_unique<RawDisk>(std::move(fd), bytes, block_bytes, S_ISBLK(about.st_mode), in_memory);
 }
 
 }  // namespace vmm
