@@ -13,6 +13,7 @@
 #include <google/protobuf/text_format.h>
 
 #include "base/status_matchers.h"
+#include "devices/virtio/net/mac_address.h"
 #include "vmm/config/config.pb.h"
 #include "vmm/config/validate.h"
 
@@ -244,6 +245,38 @@ TEST_F(LoadConfigTest, RepeatedMessagesAreGivenByAFlagAsInAFile) {
   EXPECT_EQ(two.config.blocks[1].queues, 4);
   EXPECT_FALSE(Parse(file, {Flag("devices.block", "{socket: \"/a\"} x: 1")}).ok());
   EXPECT_FALSE(Parse(file, {Flag("devices.block", "nothing")}).ok());
+}
+
+TEST_F(LoadConfigTest, ANetworkInterfaceHasOneWire) {
+  ASSERT_OK_AND_ASSIGN(const LoadedConfig loaded,
+                       Parse(base_ + "devices { net { tap: \"tap0\" queues: 4 mac: \"52:54:00:12:34:56\" mtu: 9000 bytes_per_second: 1000 } "
+                                     "net { socket: \"/s\" mtu: 1400 on_failure: RESTART } }"));
+  ASSERT_EQ(loaded.config.nets.size(), 2u);
+  EXPECT_EQ(loaded.config.nets[0].tap, "tap0");
+  EXPECT_EQ(loaded.config.nets[0].pairs, 4);
+  EXPECT_EQ(loaded.config.nets[0].mac, (MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56}));
+  EXPECT_EQ(loaded.config.nets[0].mtu, 9000);
+  EXPECT_EQ(loaded.config.nets[0].bytes_per_second, 1000u);
+  EXPECT_EQ(loaded.config.nets[1].socket, "/s");
+  EXPECT_EQ(loaded.config.nets[1].pairs, 1);
+  EXPECT_EQ(loaded.config.nets[1].on_failure, OnFailure::kRestart);
+  const auto refused = [&](const std::string& net, const std::string& why) {
+    EXPECT_THAT(Parse(base_ + "devices { net { " + net + " } }"), StatusIs(absl::StatusCode::kInvalidArgument, why)) << net;
+  };
+  refused("", "devices.net[0]: needs one of tap, tap_fd, user and socket");
+  refused("tap: \"a\" socket: \"b\"", "devices.net[0]: needs one of");
+  refused("tap: \"a name\"", "devices.net[0].tap: is no interface's name");
+  refused("tap: \"sixteenletters__\"", "devices.net[0].tap: is no interface's name");
+  refused("tap_fd: 1", "devices.net[0].tap_fd[0]: is no descriptor that was passed on (1)");
+  refused("tap_fd: 999999", "devices.net[0].tap_fd[0]: is no descriptor");
+  refused("tap: \"a\" queues: 9", "devices.net[0].queues: must be 1 to 8 (9)");
+  refused("socket: \"a\" queues: 2", "devices.net[0].queues: is more than one");
+  refused("tap: \"a\" mtu: 67", "devices.net[0].mtu: must be 68 to 65535 (67)");
+  refused("tap: \"a\" mac: \"ff:ff:ff:ff:ff:ff\"", "devices.net[0].mac: is no interface's address");
+  refused("user { passt: \"nothing\" }", "devices.net[0].user.passt: cannot be used");
+  refused("user { tcp_ports: \"all\" }", "devices.net[0].user.tcp_ports: is no list of ports");
+  refused("socket: \"a\" packets_per_second: 1", "devices.net[0].packets_per_second: contradicts");
+  refused("tap: \"a\" } net { tap: \"a\"", "devices.net[1].tap: is another interface's too");
 }
 
 TEST_F(LoadConfigTest, ARepeatedFieldIsEmptiedByAnEmptyFlag) {

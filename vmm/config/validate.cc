@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include <google/protobuf/descriptor.h>
@@ -18,6 +20,10 @@
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 #include "base/owned_fd.h"
+#include "devices/virtio/net/mac_address.h"
+#include "devices/virtio/net/net_device.h"
+#include "devices/virtio/net/net_layout.h"
+#include "devices/virtio/net/passt.h"
 #include "memory/gpa.h"
 #include "memory/layout.h"
 
@@ -32,6 +38,8 @@ constexpr uint64_t kMib = 1024 * 1024;
 constexpr size_t kMaxSocketPathBytes = 107;  // sockaddr_un's
 constexpr size_t kMaxBlocks = 16;
 constexpr uint32_t kMaxBlockQueues = 16;
+constexpr size_t kMaxNets = 8;
+constexpr size_t kMaxInterfaceName = 15;  // IFNAMSIZ's
 // With the hole, at most six parts are left: a vhost-user memory table has eight.
 constexpr size_t kMaxReservedRanges = 4;
 
@@ -338,6 +346,94 @@ class Validator final {
       Report("devices.block", absl::StrCat("there are more than ", kMaxBlocks, " (", devices.block_size(), ")"));
     }
     for (int i = 0; i < devices.block_size(); ++i) Block(*devices.mutable_block(i), absl::StrCat("devices.block[", i, "]"));
+    if (devices.net_size() > static_cast<int>(kMaxNets)) {
+      Report("devices.net", absl::StrCat("there are more than ", kMaxNets, " (", devices.net_size(), ")"));
+    }
+    for (int i = 0; i < devices.net_size(); ++i) Net(*devices.mutable_net(i), absl::StrCat("devices.net[", i, "]"));
+  }
+
+  void Net(config::Net& net, const std::string& path) {
+    const auto field = [&](absl::string_view name) { return absl::StrCat(path, ".", name); };
+    VmConfig::Net to;
+    const int wires = (net.has_tap() ? 1 : 0) + (net.tap_fd_size() != 0 ? 1 : 0) + (net.has_user() ? 1 : 0) + (net.has_socket() ? 1 : 0);
+    if (wires != 1) Report(path, "needs one of tap, tap_fd, user and socket");
+    const auto in_name = [](char c) { return absl::ascii_isgraph(static_cast<unsigned char>(c)) && c != '/' && c != ':' && c != '%'; };
+    if (net.has_tap() && (net.tap().empty() || net.tap().size() > kMaxInterfaceName || !std::all_of(net.tap().begin(), net.tap().end(), in_name))) {
+      Report(field("tap"), absl::StrCat("is no interface's name (", Quote(net.tap()), ")"));
+    }
+    for (int i = 0; i < net.tap_fd_size(); ++i) TapFd(net.tap_fd(i), absl::StrCat(path, ".tap_fd[", i, "]"), to);
+    if (net.tap_fd_size() > static_cast<int>(NetDevice::kMaxPairs)) {
+      Report(field("tap_fd"), absl::StrCat("has more than ", NetDevice::kMaxPairs, " descriptors (", net.tap_fd_size(), ")"));
+    }
+    if (net.has_user()) User(*net.mutable_user(), field("user"), to);
+    if (net.has_socket()) {
+      net.set_socket(BackendSocket(field("socket"), net.socket()));
+      if (net.has_bytes_per_second()) Report(field("bytes_per_second"), absl::StrCat("contradicts ", field("socket"), ": the backend there has its own"));
+      if (net.has_packets_per_second()) Report(field("packets_per_second"), absl::StrCat("contradicts ", field("socket"), ": the backend there has its own"));
+    }
+    if (net.has_mac()) {
+      const std::optional<MacAddress> mac = ParseMacAddress(net.mac());
+      if (!mac.has_value()) Report(field("mac"), absl::StrCat("is no interface's address, such as 52:54:00:12:34:56 (", Quote(net.mac()), ")"));
+      to.mac = mac.value_or(MacAddress{});
+    }
+    if (net.has_mtu() && (net.mtu() < virtio_net::kMinMtu || net.mtu() > 65535)) {
+      Report(field("mtu"), absl::StrCat("must be ", virtio_net::kMinMtu, " to 65535 (", net.mtu(), ")"));
+    }
+    Queues(net, field("queues"));
+    if (!net.has_on_failure()) net.set_on_failure(config::STOP);
+    to.tap = net.tap();
+    to.user = net.has_user();
+    to.socket = net.socket();
+    to.mtu = static_cast<uint16_t>(net.mtu());
+    to.pairs = static_cast<uint16_t>(net.queues());
+    to.bytes_per_second = net.bytes_per_second();
+    to.packets_per_second = net.packets_per_second();
+    to.on_failure = PolicyOf(net.on_failure());
+    for (const VmConfig::Net& other : result_.nets) {
+      if (!to.tap.empty() && other.tap == to.tap) Report(field("tap"), absl::StrCat("is another interface's too (", Quote(to.tap), ")"));
+    }
+    result_.nets.push_back(std::move(to));
+  }
+
+  void Queues(config::Net& net, const std::string& path) {
+    const bool given = net.has_queues();
+    const auto fds = static_cast<uint32_t>(net.tap_fd_size());
+    if (!given) net.set_queues(std::max(fds, 1u));
+    if (net.queues() < 1 || net.queues() > NetDevice::kMaxPairs) {
+      Report(path, absl::StrCat("must be 1 to ", NetDevice::kMaxPairs, " (", net.queues(), ")"));
+    } else if (fds != 0 && net.queues() != fds) {
+      Report(path, absl::StrCat("is ", net.queues(), ", and there are ", fds, " descriptors in tap_fd"));
+    } else if (given && net.queues() != 1 && !net.has_tap() && fds == 0) {
+      Report(path, "is more than one, which only tap and tap_fd have");
+    }
+  }
+
+  void TapFd(uint32_t fd, const std::string& path, VmConfig::Net& to) {
+    if (fd <= STDERR_FILENO || fd > 1'000'000 || ::fcntl(static_cast<int>(fd), F_GETFD) < 0) {
+      return Report(path, absl::StrCat("is no descriptor that was passed on (", fd, ")"));
+    }
+    const auto is_it = [&](const std::vector<int>& fds) { return std::find(fds.begin(), fds.end(), static_cast<int>(fd)) != fds.end(); };
+    if (is_it(to.tap_fds) || std::any_of(result_.nets.begin(), result_.nets.end(), [&](const VmConfig::Net& net) { return is_it(net.tap_fds); })) {
+      Report(path, absl::StrCat("is given twice (", fd, ")"));
+    }
+    to.tap_fds.push_back(static_cast<int>(fd));
+  }
+
+  void User(config::UserNetwork& user, const std::string& path, VmConfig::Net& to) {
+    const std::string program = absl::StrCat(path, ".passt");
+    if (!user.has_passt()) user.set_passt(std::string(kPasstProgram));
+    if (PathIsSane(program, user.passt())) {
+      user.set_passt(Resolve(program, user.passt()));
+      const auto found = OpenPasst(user.passt());
+      if (!found.ok()) Report(program, absl::StrCat("cannot be used: ", found.status().message()));
+    }
+    const auto ports = [&](bool given, const std::string& value, absl::string_view name) {
+      if (given && !IsPasstPorts(value)) Report(absl::StrCat(path, ".", name), absl::StrCat("is no list of ports, such as 2222:22,8080 (", Quote(value), ")"));
+      return value;
+    };
+    to.tcp_ports = ports(user.has_tcp_ports(), user.tcp_ports(), "tcp_ports");
+    to.udp_ports = ports(user.has_udp_ports(), user.udp_ports(), "udp_ports");
+    to.passt = user.passt();
   }
 
   void Console(config::Console& console) {

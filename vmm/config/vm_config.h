@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "devices/virtio/net/mac_address.h"
 #include "memory/gpa.h"
 #include "memory/guest_ram.h"
 #include "sandbox/jail_options.h"
@@ -70,6 +71,23 @@ struct VmConfig {
     OnFailure on_failure = OnFailure::kStop;
   };
   std::vector<Block> blocks;
+
+  // One of tap, tap_fds, user and socket is given.
+  struct Net {
+    std::string tap;
+    std::vector<int> tap_fds;
+    bool user = false;
+    std::string passt;  // the program of `user`
+    std::string tcp_ports, udp_ports;
+    std::string socket;
+    MacAddress mac{};  // all zeros: random
+    uint16_t mtu = 0;  // 0: not told
+    uint16_t pairs = 1;
+    uint64_t bytes_per_second = 0;  // 0: no limit
+    uint64_t packets_per_second = 0;
+    OnFailure on_failure = OnFailure::kStop;
+  };
+  std::vector<Net> nets;
 
   struct {
     ConsoleOutput output = ConsoleOutput::kNone;

@@ -7,8 +7,10 @@
 #include <sys/stat.h>
 #include <termios.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <span>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -23,6 +25,11 @@
 #include "devices/virtio/block/block_device.h"
 #include "devices/virtio/block/block_layout.h"
 #include "devices/virtio/console/console_device.h"
+#include "devices/virtio/net/mac_address.h"
+#include "devices/virtio/net/net_arguments.h"
+#include "devices/virtio/net/net_layout.h"
+#include "devices/virtio/net/passt.h"
+#include "devices/virtio/net/tap_wire.h"
 #include "devices/virtio/virtio_layout.h"
 #include "vmm/virtio/balloon_control.h"
 
@@ -92,6 +99,62 @@ absl::StatusOr<VirtioDevice::Options> BlockOptionsOf(const VmConfig::Block& bloc
   return options;
 }
 
+// What a network device has in its configuration space where the backend is somebody else's, which has none.
+void GiveOwnConfig(const VmConfig::Net& net, const MacAddress& mac, VhostUserFrontendOptions& frontend) {
+  virtio_net::Config config{};
+  std::copy(mac.begin(), mac.end(), config.mac);
+  config.status = virtio_net::kStatusLinkUp;
+  config.max_virtqueue_pairs = 1;
+  config.mtu = net.mtu;
+  const auto bytes = std::as_bytes(std::span(&config, 1));
+  frontend.own_config.assign(bytes.begin(), bytes.end());
+  frontend.own_features = virtio_net::kFeatureMac | virtio_net::kFeatureStatus | (net.mtu != 0 ? virtio_net::kFeatureMtu : 0);
+  // One pair, and no control queue, which other backends leave to the front end.
+  frontend.withheld_features = virtio_net::kFeatureMq | virtio_net::kFeatureCtrlVq | virtio_net::kFeatureCtrlRx |
+                               virtio_net::kFeatureCtrlMacAddr | virtio_net::kFeatureCtrlGuestOffloads | virtio_net::kFeatureMtu;
+  frontend.queues = 2;
+}
+
+absl::StatusOr<VirtioDevice::Options> NetOptionsOf(const VmConfig::Net& net, size_t index) {
+  VirtioDevice::Options options;
+  options.frontend.name = absl::StrCat("net", index);
+  options.frontend.device_id = virtio::DeviceId::kNet;
+  options.frontend.queues = static_cast<uint16_t>(2 * net.pairs + 1);
+  options.frontend.config_bytes = sizeof(virtio_net::Config);
+  options.on_failure = net.on_failure;
+  MacAddress mac = net.mac;
+  if (mac == MacAddress{}) {
+    ASSIGN_OR_RETURN(mac, RandomMacAddress());
+  }
+  options.socket = net.socket;
+  if (!net.socket.empty()) {
+    GiveOwnConfig(net, mac, options.frontend);
+    return options;
+  }
+  options.spawn.kind = "net";
+  options.spawn.arguments = NetDeviceArguments({.mac = mac,
+                                                .mtu = net.mtu,
+                                                .pairs = net.pairs,
+                                                .bytes_per_second = net.bytes_per_second,
+                                                .packets_per_second = net.packets_per_second},
+                                               net.user);
+  if (net.user) {
+    ASSIGN_OR_RETURN(OwnedFd program, OpenPasst(net.passt));
+    options.spawn.companion = PasstCompanion({.mtu = net.mtu, .tcp_ports = net.tcp_ports, .udp_ports = net.udp_ports}, program);
+    options.kept.push_back(std::move(program));
+  } else if (!net.tap.empty()) {
+    ASSIGN_OR_RETURN(options.fds, OpenTap(net.tap, net.pairs));
+  } else {
+    RETURN_IF_ERROR(CheckTap(net.tap_fds));
+    for (const int fd : net.tap_fds) {
+      OwnedFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+      if (!copy.valid()) return ErrnoStatus(errno, absl::StrCat("copy descriptor ", fd));
+      options.fds.push_back(std::move(copy));
+    }
+  }
+  return options;
+}
+
 // A pseudo-terminal: our end, and the other kept open, so that ours does not end with whoever uses it.
 absl::Status MakePty(std::vector<OwnedFd>& fds, std::vector<OwnedFd>& kept) {
   OwnedFd ours(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK));
@@ -150,6 +213,11 @@ absl::StatusOr<std::vector<VirtioDevice::Options>> VirtioDeviceOptions(const VmC
   for (size_t i = 0; i < config.blocks.size(); ++i) {
     ASSIGN_OR_RETURN(VirtioDevice::Options options, BlockOptionsOf(config.blocks[i], i));
     all.push_back(std::move(options));
+  }
+  for (size_t i = 0; i < config.nets.size(); ++i) {
+    auto options = NetOptionsOf(config.nets[i], i);
+    if (!options.ok()) return absl::Status(options.status().code(), absl::StrCat("device 'net", i, "': ", options.status().message()));
+    all.push_back(*std::move(options));
   }
   if (config.console.output != ConsoleOutput::kNone) {
     ASSIGN_OR_RETURN(VirtioDevice::Options options, ConsoleOptions(config));

@@ -48,6 +48,7 @@ absl::StatusOr<OwnedFd> VirtioDevice::StartBackend() {
   if (!options_.socket.empty()) return spawner() != nullptr ? spawner()->Connect(options_.socket) : ConnectUnixSocket(options_.socket);
   ASSIGN_OR_RETURN(SpawnedBackend backend, SpawnBackend(options_.spawn));
   process_ = std::move(backend.process);
+  companion_ = std::move(backend.companion);
   messages_ = std::move(backend.messages);
   RETURN_IF_ERROR(environment_.loop.Watch(messages_.get(), EPOLLIN, [this](uint32_t) { OnMessages(); }));
   return std::move(backend.socket);
@@ -71,10 +72,17 @@ absl::Status VirtioDevice::ConnectBackend() {
     std::array<char, 512> text;
     const ssize_t got = ::read(messages_.get(), text.data(), text.size());
     if (got > 0) absl::StrAppend(&detail, ": ", PrintableFromBackend(absl::string_view(text.data(), static_cast<size_t>(got) - 1)));
-    if (ended.ok()) absl::StrAppend(&detail, " (its process ", ended->Describe(), ")");
+    if (ended.ok()) absl::StrAppend(&detail, " (its process ", ended->Describe(), ")", CompanionsEnd());
   }
   DropBackend();
   return absl::Status(status.code(), detail);
+}
+
+// The one that ended first has the better news.
+std::string VirtioDevice::CompanionsEnd() {
+  if (companion_.pid() <= 0) return "";
+  const auto ended = companion_.Wait(kPostMortemMs);
+  return ended.ok() ? absl::StrCat("; its '", options_.spawn.companion.name, "' ", ended->Describe()) : "";
 }
 
 void VirtioDevice::DropBackend() {
@@ -83,6 +91,7 @@ void VirtioDevice::DropBackend() {
     messages_.Reset();
   }
   if (process_.pid() > 0) process_ = ChildProcess();  // killed and reaped
+  if (companion_.pid() > 0) companion_ = ChildProcess();
 }
 
 void VirtioDevice::OnMessages() {
@@ -103,7 +112,7 @@ void VirtioDevice::OnLost(const absl::Status& why) {
   if (process_.pid() > 0) {
     if (messages_.valid()) OnMessages();
     if (const auto ended = process_.Wait(kPostMortemMs); ended.ok()) {
-      message = absl::StrCat("device '", name(), "' (pid ", process_.pid(), ") ", ended->Describe());
+      message = absl::StrCat("device '", name(), "' (pid ", process_.pid(), ") ", ended->Describe(), CompanionsEnd());
     }
   }
   DropBackend();

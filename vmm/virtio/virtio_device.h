@@ -86,12 +86,14 @@ class VirtioDevice final {
   void OnLost(const absl::Status& why);
   void Retry();
   void OnMessages();
+  std::string CompanionsEnd();
   void DropBackend();
 
   const Environment environment_;
   Options options_;
   GuestLog messages_log_{"device"};
   ChildProcess process_;
+  ChildProcess companion_;  // after the device, whose end ends it
   OwnedFd messages_;
   OwnedFd timer_;
   int back_off_ms_ = kFirstBackOffMs;

@@ -7,7 +7,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "base/owned_fd.h"
 #include "base/status_matchers.h"
+#include "devices/virtio/backend/backend_spawn.h"
 #include "devices/virtio/net/mac_address.h"
 #include "devices/virtio/net/net_device.h"
 #include "devices/virtio/net/passt.h"
@@ -80,7 +82,8 @@ TEST(MacAddressTest, OnlyAnInterfacesOwnIsOne) {
 TEST(PasstTest, PortsAreOneArgument) {
   for (const char* const good : {"22", "2222:22", "22,80-90:180,~85", "127.0.0.1/8080"}) EXPECT_TRUE(IsPasstPorts(good)) << good;
   for (const char* const bad : {"", "all", "-e", "22 -e", "22;x", "22\n"}) EXPECT_FALSE(IsPasstPorts(bad)) << bad;
-  EXPECT_EQ(PasstArguments({.mtu = 9000, .tcp_ports = "2222:22"}, 3),
+  const CompanionOptions companion = PasstCompanion({.mtu = 9000, .tcp_ports = "2222:22"}, OwnedFd());
+  EXPECT_EQ(companion.arguments,
             (std::vector<std::string>{"passt", "--foreground", "--stderr", "--quiet", "--fd", "3", "--mtu", "9000", "--tcp-ports", "2222:22",
                                       "--udp-ports", "none"}));
 }

@@ -108,7 +108,7 @@ absl::Status Outside(std::vector<absl::string_view> arguments) {
   OwnedFd passt;
   if (net.user) {
     ASSIGN_OR_RETURN(passt, OpenPasst(net.passt_program));
-    spawn.companion = {.name = "passt", .arguments = PasstArguments(net.passt, kBackendSocketFd), .executable_fd = passt.get()};
+    spawn.companion = PasstCompanion(net.passt, passt);
   } else if (stream) {
     spawn.fds = {net.stream_fd};
   } else if (!net.tap.empty()) {

@@ -30,7 +30,6 @@
 #include "base/event_loop.h"
 #include "base/owned_fd.h"
 #include "base/status_matchers.h"
-#include "devices/virtio/backend/backend_process.h"
 #include "devices/virtio/backend/backend_spawn.h"
 #include "devices/virtio/backend/fake_guest_driver.h"
 #include "devices/virtio/net/mac_address.h"
@@ -366,7 +365,7 @@ TEST_F(NetProcessTest, PasstAnswersForTheGatewayAndEndsWithTheDevice) {
   if (!passt.ok()) GTEST_SKIP() << passt.status();
   const std::vector<OwnedFd> kept = std::exchange(tap_, {});
   MakeFrontend(1);
-  ASSERT_OK(Spawn(/*stream=*/true, {.name = "passt", .arguments = PasstArguments({}, kBackendSocketFd), .executable_fd = passt->get()}));
+  ASSERT_OK(Spawn(/*stream=*/true, PasstCompanion({}, *passt)));
   Start(vn::kFeatureMrgRxbuf);
   // Who has 192.0.2.1? Tell 192.0.2.2.
   std::string question("\0\1\x8\0\6\4\0\1", 8);

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
+#include "devices/virtio/backend/backend_process.h"
 
 namespace vmm {
 
@@ -23,13 +26,13 @@ absl::StatusOr<OwnedFd> OpenPasst(const std::string& program) {
   return fd;
 }
 
-std::vector<std::string> PasstArguments(const PasstOptions& options, int fd) {
-  // In the foreground: it dies with the monitor's thread.
-  std::vector<std::string> arguments = {"passt", "--foreground", "--stderr", "--quiet", "--fd", absl::StrCat(fd)};
+CompanionOptions PasstCompanion(const PasstOptions& options, const OwnedFd& program) {
+  // In the foreground: it is ours to wait for.
+  std::vector<std::string> arguments = {"passt", "--foreground", "--stderr", "--quiet", "--fd", absl::StrCat(kBackendSocketFd)};
   if (options.mtu != 0) arguments.insert(arguments.end(), {"--mtu", absl::StrCat(options.mtu)});
   arguments.insert(arguments.end(), {"--tcp-ports", options.tcp_ports.empty() ? "none" : options.tcp_ports});
   arguments.insert(arguments.end(), {"--udp-ports", options.udp_ports.empty() ? "none" : options.udp_ports});
-  return arguments;
+  return {.name = "passt", .arguments = std::move(arguments), .executable_fd = program.get()};
 }
 
 bool IsPasstPorts(absl::string_view ports) {

@@ -11,11 +11,11 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/owned_fd.h"
+#include "devices/virtio/backend/backend_spawn.h"
 
 namespace vmm {
 
@@ -28,8 +28,8 @@ struct PasstOptions {
 };
 
 absl::StatusOr<OwnedFd> OpenPasst(const std::string& program);
-// argv, for one that has the stream as descriptor `fd`.
-[[nodiscard]] std::vector<std::string> PasstArguments(const PasstOptions& options, int fd);
+// What to start beside the device; `program` is OpenPasst's, borrowed.
+[[nodiscard]] CompanionOptions PasstCompanion(const PasstOptions& options, const OwnedFd& program);
 // Whether it is a list of ports as passt(1) has it: digits and the separators, at most 1000 characters.
 [[nodiscard]] bool IsPasstPorts(absl::string_view ports);
 

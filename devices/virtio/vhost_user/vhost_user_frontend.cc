@@ -36,7 +36,7 @@ absl::StatusOr<std::unique_ptr<VhostUserFrontend>> VhostUserFrontend::Create(Eve
                                                                              VhostUserFrontendOptions options,
                                                                              std::function<void(const absl::Status&)> on_lost) {
   if (options.queues == 0 || options.queues > 255 || options.memory.empty() || options.memory.size() > vu::kMaxRegions ||
-      options.config_bytes > vu::kMaxConfigBytes) {
+      options.config_bytes > vu::kMaxConfigBytes || (!options.own_config.empty() && options.own_config.size() != options.config_bytes)) {
     return absl::InvalidArgumentError(absl::StrCat("make front end of device '", options.name, "': ", options.queues, " queues, ",
                                                    options.memory.size(), " memory regions, ", options.config_bytes,
                                                    " bytes of configuration are beyond the protocol"));
@@ -138,11 +138,12 @@ absl::Status VhostUserFrontend::HandshakeLocked() {
   }
   RETURN_IF_ERROR(SendEmptyLocked(vu::Request::kGetProtocolFeatures));
   ASSIGN_OR_RETURN(const uint64_t protocol, GetLocked<uint64_t>(vu::Request::kGetProtocolFeatures));
-  const uint64_t wanted = protocol & kProtocolFeatures;
-  if (options_.config_bytes != 0 && (wanted & vu::kProtocolConfig) == 0) {
+  const bool own_config = !options_.own_config.empty();
+  const uint64_t wanted = protocol & kProtocolFeatures & ~(own_config ? vu::kProtocolConfig : 0);
+  if (options_.config_bytes != 0 && !own_config && (wanted & vu::kProtocolConfig) == 0) {
     return absl::FailedPreconditionError("its backend has no configuration space (VHOST_USER_PROTOCOL_F_CONFIG)");
   }
-  const uint64_t device_features = (offered & kPassedFeatures) | v::kFeatureRingReset;
+  const uint64_t device_features = (offered & kPassedFeatures & ~options_.withheld_features) | options_.own_features | v::kFeatureRingReset;
   if (settled_) {
     if ((features_ & ~device_features) != 0) {
       return absl::FailedPreconditionError(absl::StrCat("its new backend lacks the features 0x", absl::Hex(features_ & ~device_features)));
@@ -160,12 +161,18 @@ absl::Status VhostUserFrontend::HandshakeLocked() {
   if ((protocol_features_ & vu::kProtocolMq) != 0) {
     RETURN_IF_ERROR(SendEmptyLocked(vu::Request::kGetQueueNum));
     ASSIGN_OR_RETURN(const uint64_t queues, GetLocked<uint64_t>(vu::Request::kGetQueueNum));
-    if (queues < options_.queues) {
+    // Some network backends count pairs; one pair they all have.
+    const bool one_pair = options_.device_id == v::DeviceId::kNet && options_.queues == 2 && queues != 0;
+    if (queues < options_.queues && !one_pair) {
       return absl::FailedPreconditionError(absl::StrCat("its backend has ", queues, " queues, ", options_.queues, " are wanted"));
     }
   }
   RETURN_IF_ERROR(SendEmptyLocked(vu::Request::kSetOwner));
-  if (options_.config_bytes != 0) RETURN_IF_ERROR(FetchConfigLocked());
+  if (own_config) {
+    config_ = options_.own_config;
+  } else if (options_.config_bytes != 0) {
+    RETURN_IF_ERROR(FetchConfigLocked());
+  }
   return SendMemoryLocked();
 }
 
@@ -305,7 +312,7 @@ void VhostUserFrontend::OnBackendRequest() {
   {
     MutexLock lock(mutex_);
     BeginCallLocked();
-    if (status.ok() && changed && channel_.has_value() && options_.config_bytes != 0) status = FetchConfigLocked();
+    if (status.ok() && changed && channel_.has_value() && options_.config_bytes != 0 && options_.own_config.empty()) status = FetchConfigLocked();
     if (!status.ok()) {
       // Closed at its own end only: no more requests, and no error while the connection itself stands.
       if (absl::IsUnavailable(status)) {
@@ -350,7 +357,7 @@ void VhostUserFrontend::ReadConfig(uint32_t offset, std::span<std::byte> data) n
 
 void VhostUserFrontend::WriteConfig(uint32_t offset, std::span<const std::byte> data) noexcept {
   MutexLock lock(mutex_);
-  if (!channel_.has_value() || offset > config_.size() || data.size() > config_.size() - offset) return;
+  if (!channel_.has_value() || !options_.own_config.empty() || offset > config_.size() || data.size() > config_.size() - offset) return;
   std::array<std::byte, sizeof(vu::ConfigHeader) + sizeof(uint64_t)> bytes;
   if (data.size() > sizeof(uint64_t)) return;
   const vu::ConfigHeader header{offset, static_cast<uint32_t>(data.size()), 0};

@@ -59,6 +59,10 @@ struct VhostUserFrontendOptions {
   uint16_t queues = 1;  // the backend must have as many
   uint16_t max_queue_size = 256;
   uint32_t config_bytes = 0;  // at most 256; not 0: the backend must have configuration space
+  // For backends that have none of their own, as other projects' network backends: the configuration, config_bytes of it, read only.
+  std::vector<std::byte> own_config;
+  uint64_t own_features = 0;       // offered whatever the backend says, which is told of them only where it offers them
+  uint64_t withheld_features = 0;  // not offered, whatever the backend says
   int deadline_ms = 5000;
   std::vector<VhostUserMemory> memory;  // at most 8
 };

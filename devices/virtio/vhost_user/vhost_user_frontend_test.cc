@@ -164,6 +164,40 @@ TEST_F(VhostUserFrontendTest, OneThatFallsSilentLaterIsLostAndTheDriverGoesOn) {
   EXPECT_TRUE(Start());  // for the next backend
 }
 
+TEST_F(VhostUserFrontendTest, AConfigurationOfItsOwnNeedsNoneOfTheBackends) {
+  const std::string config = "12 bytes own";
+  const auto bytes = std::as_bytes(std::span(config));
+  const VhostUserFrontendOptions options{.name = "x",
+                                         .device_id = virtio::DeviceId::kNet,
+                                         .queues = 2,
+                                         .max_queue_size = 16,
+                                         .config_bytes = 12,
+                                         .own_config = {bytes.begin(), bytes.end()},
+                                         .own_features = 1 << 5,
+                                         .withheld_features = 1,
+                                         .memory = {{Gpa(0), kRamBytes, ram_->fd(), 0}}};
+  ASSERT_OK_AND_ASSIGN(frontend_, VhostUserFrontend::Create(*loop_, *memory_, options, nullptr));
+  uint64_t offered = 0, told = 0;
+  ASSERT_OK(ConnectTo([&](FakeVhostUserPeer& peer, VhostUserMessage& message) {
+    // No configuration space, and a count of pairs.
+    if (Is(message, Request::kGetProtocolFeatures)) return peer.Reply(message, uint64_t{vu::kProtocolMq}), true;
+    if (Is(message, Request::kGetQueueNum)) return peer.Reply(message, uint64_t{1}), true;
+    if (Is(message, Request::kGetFeatures)) return peer.Reply(message, offered = virtio::kFeatureVersion1 | vu::kFeatureProtocolFeatures | 3), true;
+    if (Is(message, Request::kSetFeatures)) told = message.As<uint64_t>().value_or(0);
+    return false;
+  }));
+  EXPECT_EQ(frontend_->features() & 0x3f, 0x22u);
+  std::string read(12, 0);
+  frontend_->ReadConfig(0, std::as_writable_bytes(std::span(read)));
+  EXPECT_EQ(read, config);
+  frontend_->WriteConfig(0, std::as_bytes(std::span("x", 1)));
+  frontend_->ReadConfig(0, std::as_writable_bytes(std::span(read)));
+  EXPECT_EQ(read, config);
+  const VirtioQueueSetup queue{0, 16, Gpa(0x1000), Gpa(0x2000), Gpa(0x3000)};
+  ASSERT_TRUE(frontend_->Start(virtio::kFeatureVersion1 | 0x22, std::span(&queue, 1)));
+  EXPECT_EQ(told & 0x3f, 2u);
+}
+
 TEST_F(VhostUserFrontendTest, OneThatStopsAnotherQueueIsLost) {
   ASSERT_OK(ConnectToOneThatAnswers(Request::kGetVringBase, [](auto& peer, auto& message) { peer.Reply(message, vu::VringState{7, 0}); }));
   EXPECT_TRUE(Start());
