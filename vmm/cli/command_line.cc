@@ -75,7 +75,9 @@ std::vector<std::string> FlagNames(Verb verb) {
   names.push_back("--config");
   if (verb == Verb::kValidate) names.push_back("--print");
   for (const auto& alias : kAliases) names.push_back(absl::StrCat("--", alias.flag));
-  for (const FieldHelp& field : ConfigFields()) names.push_back(absl::StrCat("--", field.path));
+  for (const FieldHelp& field : ConfigFields()) {
+    if (!absl::StrContains(field.path, "[]")) names.push_back(absl::StrCat("--", field.path));
+  }
   return names;
 }
 

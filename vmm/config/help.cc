@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 
 namespace vmm {
 namespace {
@@ -29,7 +30,7 @@ void AppendWrapped(std::string& out, size_t indent, absl::string_view text) {
 }
 
 bool Below(absl::string_view path, absl::string_view ancestor) {
-  return absl::StartsWith(path, ancestor) && path.size() > ancestor.size() && path[ancestor.size()] == '.';
+  return absl::ConsumePrefix(&path, ancestor) && (absl::StartsWith(path, ".") || absl::StartsWith(path, "[]."));
 }
 
 std::string TypeName(const FieldHelp& field) {
@@ -69,7 +70,8 @@ std::string ConfigHelpMarkdown() {
       "# Configuration reference\n\n"
       "Made from the comments in `vmm/config/config.proto`; `vmm help config` prints the same. Do not edit:\n"
       "`bazel run //vmm/config:help_test -- --update` writes it anew.\n\n"
-      "Every field is also a flag of `vmm run` and `vmm validate`: `--memory.size_mib=512`.\n";
+      "Every field is also a flag of `vmm run` and `vmm validate`: `--memory.size_mib=512`. A list of messages is one flag:\n"
+      "`--devices.block='[{path: \"disk\" format: RAW}]'`; `[]` stands for one of its entries.\n";
   for (const FieldHelp& field : ConfigFields()) {
     if (absl::string_view(field.type) == "message") {
       absl::StrAppend(&out, "\n## `", field.path, "`\n", field.comment, "\n\n");

@@ -19,7 +19,7 @@ struct EnumValueHelp {
 };
 
 struct FieldHelp {
-  const char* path;     // "memory.size_mib"
+  const char* path;     // "memory.size_mib", "devices.block[].path"
   const char* type;     // "uint64", "bool", "string", "enum", "message"
   bool repeated;
   const char* comment;  // one line

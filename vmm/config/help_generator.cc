@@ -52,10 +52,8 @@ class Generator final {
       }
       absl::StrAppend(&fields_, "    {", Literal(path), ", ", Literal(field.cpp_type_name()), ", ",
                       field.is_repeated() ? "true" : "false", ", ", Literal(Comment(field)), ", ", values, "},\n");
-      // A list of messages is one flag: there is no path into it.
-      if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && !field.is_repeated()) {
-        Walk(*field.message_type(), path + ".");
-      }
+      // A list of messages is one flag: the path into it is for reading alone.
+      if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) Walk(*field.message_type(), path + (field.is_repeated() ? "[]." : "."));
     }
   }
   [[nodiscard]] std::string Source() const {

@@ -24,8 +24,8 @@ void Collect(const Descriptor& message, const std::string& prefix, std::set<std:
   for (int i = 0; i < message.field_count(); ++i) {
     const FieldDescriptor& field = *message.field(i);
     paths.insert(prefix + field.name());
-    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && !field.is_repeated()) {
-      Collect(*field.message_type(), prefix + field.name() + ".", paths);
+    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      Collect(*field.message_type(), prefix + field.name() + (field.is_repeated() ? "[]." : "."), paths);
     }
   }
 }
