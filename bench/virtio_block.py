@@ -35,11 +35,11 @@ COUNTED = ("random read, depth 1", "random read, depth 16", "random write, depth
 KINDS = {"exits": "exits of the guest", "user": "exits to user space", "calls": "system calls of all its processes"}
 
 
-def add_to_initramfs(guest, load, folder):
+def add_to_initramfs(guest, load, folder, name="block_load"):
     """The kernel unpacks one archive after the other."""
     extra, both = os.path.join(folder, "extra.cpio"), os.path.join(folder, "initramfs.cpio")
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "examples", "linux", "make_initramfs.py")
-    subprocess.run([sys.executable, script, extra, f"file:/bin/block_load:755:{load}"], check=True)
+    subprocess.run([sys.executable, script, extra, f"file:/bin/{name}:755:{load}"], check=True)
     with open(both, "wb") as out:
         for name in (os.path.join(guest, "initramfs.cpio"), extra):
             with open(name, "rb") as part:
