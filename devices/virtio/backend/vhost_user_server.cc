@@ -428,8 +428,9 @@ void VhostUserServer::Process(uint16_t index) {
   if (device_.Process(index, queue.ring)) queue.kick.Signal();
   queue.ring.Notify();
   if (queue.ring.fault() != BackendQueue::Fault::kNone && !std::exchange(queue.told, true)) {
-    if (queue.error.fd() >= 0) queue.error.Signal();
+    // Who sees the signal finds it told.
     callbacks_.on_fault(index, queue.ring.fault());
+    if (queue.error.fd() >= 0) queue.error.Signal();
   }
 }
 
