@@ -27,7 +27,8 @@ void CarryGeneral(kvm::Vcpu& from, kvm::Vcpu& to) noexcept {
 bool SharedRegisters::CarryOver(kvm::Vcpu& from, size_t from_level, kvm::Vcpu& to, size_t to_level) noexcept {
   CarryGeneral(from, to);
   // XCR0 first: it says which vector state there is.
-  return CarryXcr0(from, to) && CarryVector(from, from_level, to, to_level) && CarryDebug(from, from_level, to, to_level);
+  return CarryXcr0(from, from_level, to, to_level) && CarryVector(from, from_level, to, to_level) &&
+         CarryDebug(from, from_level, to, to_level);
 }
 
 bool SharedRegisters::CarryVector(kvm::Vcpu& from, size_t from_level, kvm::Vcpu& to, size_t to_level) noexcept {
@@ -53,15 +54,16 @@ bool SharedRegisters::CarryDebug(kvm::Vcpu& from, size_t from_level, kvm::Vcpu& 
   return to.SetDebugRegs(target);
 }
 
-bool SharedRegisters::CarryXcr0(kvm::Vcpu& from, kvm::Vcpu& to) noexcept {
+bool SharedRegisters::CarryXcr0(kvm::Vcpu& from, size_t from_level, kvm::Vcpu& to, size_t to_level) noexcept {
   if ((from.synced_sregs().cr4 & kCr4Osxsave) != 0) has_xcr0_ = true;
   if (!has_xcr0_) return true;
   kvm_xcrs now{};
   if (!from.GetXcrs(now)) return false;
   if (now.nr_xcrs == 0) return true;
-  kvm_xcrs target{};
-  if (!to.GetXcrs(target)) return false;
-  return target.xcrs[0].value == now.xcrs[0].value || to.SetXcrs(now);
+  const bool changed = now.xcrs[0].value != xcr0_value_;
+  xcr0_value_ = now.xcrs[0].value;
+  xcr0_.Left(from_level, changed);
+  return !xcr0_.Enters(to_level) || to.SetXcrs(now);
 }
 
 }  // namespace vmm

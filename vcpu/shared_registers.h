@@ -3,8 +3,9 @@
 // Shared: RAX to R15 without RSP, CR2, DR0 to DR3, XCR0, and the x87 and vector state. All others stay in their vCPU.
 //
 // Shapes   levels are numbered from 0. General registers and CR2 go by the run pages (kvm/vcpu.h, synced_regs), without a system
-//          call. The rest is read from the vCPU that leaves, since a guest changes it without an exit, and written only where the
-//          other one has something else: each level notes which version it was given or has left behind.
+//          call. The rest is read from the vCPU that leaves, since a guest changes it without an exit that we see and KVM tells of it
+//          by a system call only, and written only where the other one has something else: each level notes which version it was
+//          given or has left behind. XCR0 is left out until some level could have changed it.
 // Threads  confined to the VP's.
 // Trust    values are the guest's: KVM checked them when the guest loaded them.
 // Errors   false: KVM refused, and the machine cannot go on.
@@ -50,15 +51,17 @@ class SharedRegisters final {
   };
   [[nodiscard]] bool CarryVector(kvm::Vcpu& from, size_t from_level, kvm::Vcpu& to, size_t to_level) noexcept;
   [[nodiscard]] bool CarryDebug(kvm::Vcpu& from, size_t from_level, kvm::Vcpu& to, size_t to_level) noexcept;
-  [[nodiscard]] bool CarryXcr0(kvm::Vcpu& from, kvm::Vcpu& to) noexcept;
+  [[nodiscard]] bool CarryXcr0(kvm::Vcpu& from, size_t from_level, kvm::Vcpu& to, size_t to_level) noexcept;
 
   Versions vector_;
   Versions debug_;
+  Versions xcr0_;
   bool has_xcr0_ = false;  // some level has had CR4.OSXSAVE
   // As the last level that left had it. Two images: the kernel writes one, the other is what it is compared with.
   std::array<kvm_xsave, 2> xsave_{};
   size_t newest_ = 0;
   std::array<uint64_t, 4> debug_addresses_{};
+  uint64_t xcr0_value_ = 0;
 };
 
 }  // namespace vmm

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
@@ -180,6 +181,7 @@ void VirtualProcessor::RunLoop() noexcept {
     in_guest_.store(true, std::memory_order_seq_cst);
     const kvm::RunResult result = active_vcpu().Run();
     in_guest_.store(false, std::memory_order_release);
+    left_by_call_ = false;
     if (environment_.scheduler != nullptr) environment_.scheduler->AfterExit();
     switch (result) {
       case kvm::RunResult::kExit:
@@ -211,8 +213,10 @@ bool VirtualProcessor::PrepareToEnter() noexcept {
 bool VirtualProcessor::SwitchTo(size_t level) noexcept {
   if (level == active_) return !failed_;
   if (!Settle()) return false;
-  // One that KVM holds back would be lost with the registers that are loaded when this level runs again.
-  if (!active_vcpu().KeepException() || !shared_.CarryOver(active_vcpu(), active_, *levels_[level].vcpu, level)) {
+  // An exception that KVM holds back would be lost with the registers that are loaded when this level runs again. A level that calls
+  // has none: it came to its OUT.
+  const bool called = std::exchange(left_by_call_, false);
+  if ((!called && !active_vcpu().KeepException()) || !shared_.CarryOver(active_vcpu(), active_, *levels_[level].vcpu, level)) {
     Fail("KVM does not carry registers from one trust level to another");
     return false;
   }
@@ -260,6 +264,7 @@ bool VirtualProcessor::HandleMemoryFault() noexcept {
 }
 
 bool VirtualProcessor::Inject(uint8_t vector, std::optional<uint32_t> error_code) noexcept {
+  left_by_call_ = false;
   if (active_vcpu().InjectException(vector, error_code)) return true;
   environment_.control.RequestEnd(MachineEnd::kTripleFault,
                                   absl::StrCat("virtual processor ", active_vcpu().index(), " had a fault in a double fault"));
@@ -317,11 +322,15 @@ bool VirtualProcessor::DispatchExit() noexcept {
           return false;
       }
     case KVM_EXIT_HLT:
+      unsettled_ = false;  // KVM has left the instruction behind
       Count(stats_.halt);
       if (guest() != nullptr) guest()->OnHalt();
       return true;
-    case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
+      unsettled_ = false;  // between two instructions
+      Count(stats_.interrupted);
+      return true;
+    case KVM_EXIT_INTR:
     case KVM_EXIT_SET_TPR:
       Count(stats_.interrupted);
       return true;
@@ -415,6 +424,7 @@ bool VirtualProcessor::HandleHypercall() noexcept {
       // Nothing is left for KVM to complete: another level may run, and look at these registers, before this one does.
       regs.rip += kOutBytes;
       unsettled_ = false;
+      left_by_call_ = true;
       break;
     default: regs.rip -= 1; break;
   }

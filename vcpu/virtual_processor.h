@@ -159,6 +159,7 @@ class VirtualProcessor final : public VpKick {
   int process_id_ = 0;             // set before the thread starts: asking costs a kick a system call more
   std::atomic<int> thread_id_{0};  // the kernel's; set by the thread before in_guest_ is ever true
   bool unsettled_ = false;         // the VP thread's: an exit waits for its completion
+  bool left_by_call_ = false;      // the VP thread's: the active level's last exit was its call of another; no exception waits
   bool in_exit_ = false;           // the VP thread's: a device or the guest interface is being asked
   bool failed_ = false;            // the VP thread's: the machine ends, found by Settle
   VpStats stats_;

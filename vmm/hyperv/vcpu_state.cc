@@ -8,6 +8,8 @@
 namespace vmm {
 namespace {
 
+constexpr uint64_t kCr4Osxsave = 1 << 18;
+
 AccessSegment Segment(const kvm_segment& from) noexcept {
   return {.base = from.base,
           .limit = from.limit,
@@ -21,6 +23,18 @@ AccessSegment Segment(const kvm_segment& from) noexcept {
 // RAX to R15 as instructions number them, which is as HvRegisterName has them too.
 std::array<uint64_t, 16> GeneralRegisters(const kvm_regs& r) noexcept {
   return {r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15};
+}
+
+std::optional<AccessEvent> Delivering(const kvm_vcpu_events& events) noexcept {
+  constexpr uint8_t kNmi = 2;
+  if (events.exception.injected != 0) {
+    return AccessEvent{.vector = events.exception.nr, .has_error_code = events.exception.has_error_code != 0, .software = false};
+  }
+  if (events.interrupt.injected != 0) {
+    return AccessEvent{.vector = events.interrupt.nr, .has_error_code = false, .software = events.interrupt.soft != 0};
+  }
+  if (events.nmi.injected != 0) return AccessEvent{.vector = kNmi, .has_error_code = false, .software = false};
+  return std::nullopt;
 }
 
 }  // namespace
@@ -46,8 +60,8 @@ AccessRegisters AccessRegistersOf(kvm::Vcpu& vcpu) noexcept {
   out.cr3 = sregs.cr3;
   out.cr4 = sregs.cr4;
   out.efer = sregs.efer;
-  kvm_xcrs xcrs{};
-  if (vcpu.GetXcrs(xcrs) && xcrs.nr_xcrs != 0) out.xcr0 = xcrs.xcrs[0].value;
+  // Without it no instruction depends on XCR0, and it is a system call to ask for.
+  if (kvm_xcrs xcrs{}; (sregs.cr4 & kCr4Osxsave) != 0 && vcpu.GetXcrs(xcrs) && xcrs.nr_xcrs != 0) out.xcr0 = xcrs.xcrs[0].value;
   out.cpl = sregs.ss.dpl;  // the processor's own place for it, and KVM's
   // AMD's nested paging writes where it reads; an Intel host may too (A/D bits in EPT), and then such a fault is found as a write.
   out.table_reads_need_write = true;
@@ -74,23 +88,14 @@ InterceptedState InterceptedStateOf(kvm::Vcpu& vcpu, VpIndex vp, Vtl vtl) noexce
   if (vcpu.GetDebugRegs(debug)) state.debug_active = (debug.dr7 & kDr7Breakpoints) != 0;
   if (const auto events = vcpu.GetVcpuEvents(); events.ok()) {
     state.interrupt_shadow = events->interrupt.shadow != 0;
-    state.interruption_pending = EventOf(vcpu).has_value();
+    state.interruption_pending = Delivering(*events).has_value();
   }
   return state;
 }
 
 std::optional<AccessEvent> EventOf(const kvm::Vcpu& vcpu) noexcept {
-  constexpr uint8_t kNmi = 2;
   const auto events = vcpu.GetVcpuEvents();
-  if (!events.ok()) return std::nullopt;
-  if (events->exception.injected != 0) {
-    return AccessEvent{.vector = events->exception.nr, .has_error_code = events->exception.has_error_code != 0, .software = false};
-  }
-  if (events->interrupt.injected != 0) {
-    return AccessEvent{.vector = events->interrupt.nr, .has_error_code = false, .software = events->interrupt.soft != 0};
-  }
-  if (events->nmi.injected != 0) return AccessEvent{.vector = kNmi, .has_error_code = false, .software = false};
-  return std::nullopt;
+  return events.ok() ? Delivering(*events) : std::nullopt;
 }
 
 bool VcpuVectors::Vector(unsigned index, std::span<std::byte, 64> out) noexcept {
