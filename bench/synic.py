@@ -19,14 +19,9 @@ import sys
 import tempfile
 import time
 
-TRACING = "/sys/kernel/tracing"
-EVENTS = {"exits": ("kvm/kvm_exit", "common_pid,exit_reason"), "user": ("kvm/kvm_userspace_exit", "common_pid,reason"),
-          "calls": ("raw_syscalls/sys_enter", "common_pid,id")}
-SVM = {0x60: "host interrupt", 0x64: "interrupt window", 0x78: "hlt", 0x7b: "port", 0x7c: "MSR", 0x81: "vmmcall", 0x400: "memory"}
-REASON = {2: "port", 6: "memory", 10: "kick", 27: "Hyper-V", 29: "MSR read", 30: "MSR write"}
-SYSCALL = {0: "read", 1: "write", 7: "poll", 16: "ioctl", 202: "futex", 232: "epoll_wait", 233: "epoll_ctl", 234: "tgkill",
-           271: "ppoll", 281: "epoll_pwait", 286: "timerfd_settime", 47: "recvmsg", 46: "sendmsg", 200: "tkill",
-           14: "rt_sigprocmask", 15: "rt_sigreturn", 128: "rt_sigtimedwait", 20: "writev"}
+import kernel_counts
+from kernel_counts import EVENTS, REASON, SVM, SYSCALL
+
 TARGET, POSTERS = 1, {"burst3": (2, 3, 0)}
 BURSTS = {"burst1": "BurstOfOne", "burst3": "BurstOfThree"}
 TIMEOUT, RETRIES = 60, 2
@@ -64,25 +59,6 @@ def machines(vmm, guest, folder):
             qemu, "-name", "bench,debug-threads=on", "-accel", "kvm", "-M", "pc", "-cpu", f"host,{HYPERV}", "-smp", "4", "-m", "64",
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-device", "hyperv-testdev",
             "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", guest, "-append", arguments], r"CPU (\d+)/KVM"))
-    return found
-
-
-def start_counting():
-    """Before any VM runs: the kernel patches its code for it."""
-    if not os.path.isdir(TRACING + "/events"):
-        subprocess.run(["mount", "-t", "tracefs", "none", TRACING], check=True)
-    for event, keys in EVENTS.values():
-        with open(f"{TRACING}/events/{event}/trigger", "w") as trigger:
-            trigger.write(f"hist:keys={keys}:size=4096")
-
-
-def counters():
-    """{kind: {(thread, key): count}}"""
-    found = {}
-    for kind, (event, _) in EVENTS.items():
-        with open(f"{TRACING}/events/{event}/hist") as file:
-            found[kind] = {(int(m[1]), int(m[2])): int(m[3]) for m in re.finditer(
-                r"common_pid: *(\d+), \w+: *(\d+) *\} hitcount: *(\d+)", file.read())}
     return found
 
 
@@ -130,12 +106,12 @@ def run(machine, counting, only=""):
             if line.startswith("# mark "):
                 name, edge = words[2], words[3]
                 if edge == "begin":
-                    before, begin = (counters() if counting else None), time.monotonic()
+                    before, begin = (kernel_counts.counters(EVENTS) if counting else None), time.monotonic()
                 else:
                     found[name].seconds = time.monotonic() - begin
                     found[name].messages = int(words[4])
                     if counting:
-                        after, role = counters(), roles(machine, child.pid, name)
+                        after, role = kernel_counts.counters(EVENTS), roles(machine, child.pid, name)
                         counts = {kind: collections.defaultdict(collections.Counter) for kind in EVENTS}
                         for kind, values in after.items():
                             for (task, key), value in values.items():
@@ -319,7 +295,7 @@ def main(arguments):
         for part in range(rounds + 1):
             counting = part == rounds
             if counting:
-                start_counting()
+                kernel_counts.start_counting(EVENTS)
             for machine in everybody[part % len(everybody):] + everybody[:part % len(everybody)]:
                 found, wrong = run_all(machine, counting)
                 if counting:

@@ -22,7 +22,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "vm"))
 import boot
-import synic
+import kernel_counts
 
 MIB = 1 << 20
 IMAGE_MIB = 64
@@ -82,7 +82,7 @@ def load(vm, name, pids, counting):
     kind, depth, size = LOADS[name]
     vm.type(f"block_load /dev/vda {kind} {depth} {size} {SECONDS}")
     vm.wait_for("ready\r?\n")
-    before = synic.counters() if counting else None
+    before = kernel_counts.counters(kernel_counts.EVENTS) if counting else None
     vm.type("")
     # The line's own echo is over before the measuring matters; the program says nothing meanwhile.
     match = vm.wait_for(r"ops (\d+) ns (\d+)\r?\n|a request ended.*\n|[a-z_]+: [A-Z].*\n")
@@ -91,7 +91,7 @@ def load(vm, name, pids, counting):
     counts = collections.defaultdict(collections.Counter)
     if counting:
         running = tasks(pids)
-        for what, values in synic.counters().items():
+        for what, values in kernel_counts.counters(kernel_counts.EVENTS).items():
             for (task, key), value in values.items():
                 if task in running and value != before[what].get((task, key), 0):
                     counts[what][key] += (value - before[what].get((task, key), 0)) / int(match.group(1))
@@ -189,13 +189,13 @@ def main(arguments):
             if name != "vmm":
                 print(f"block device process {name}: private memory {kib / 1024:.2f} MiB")
         sys.stdout.flush()
-        synic.start_counting()
+        kernel_counts.start_counting(kernel_counts.EVENTS)
         for name in machines:
             found, _, errors = one(name, True)
             for what in COUNTED:
                 counts = found[what][1]
                 print(f"per operation, {what}, {name}: " + ", ".join(f"{words} {sum(counts[kind].values()):.2f}" for kind, words in KINDS.items()))
-                for kind, words in (("exits", synic.SVM), ("user", synic.REASON), ("calls", synic.SYSCALL)):
+                for kind, words in (("exits", kernel_counts.SVM), ("user", kernel_counts.REASON), ("calls", kernel_counts.SYSCALL)):
                     keys = [f"{words.get(key, key)} {value:.2f}" for key, value in counts[kind].most_common(6) if value >= 0.005]
                     if keys:
                         print(f"    {kind}: {', '.join(keys)}")

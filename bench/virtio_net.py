@@ -23,7 +23,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "vm"))
 import boot
-import synic
+import kernel_counts
 import virtio_block
 
 HOST, GUEST, PORT = "192.0.2.1", "192.0.2.2", 5000
@@ -60,7 +60,7 @@ def load(vm, kind, tap, pids, counting):
     """(bytes or round trips a second, of them a packet, {kind: Counter of keys per packet})"""
     vm.type(f"net_load {kind} {HOST} {PORT} {SECONDS}")
     vm.wait_for("ready\r?\n")
-    before, packets_before = synic.counters() if counting else None, packets(tap)
+    before, packets_before = kernel_counts.counters(kernel_counts.EVENTS) if counting else None, packets(tap)
     vm.type("")
     match = vm.wait_for(r"ops (\d+) ns (\d+)\r?\n|[a-z ]+: [A-Z].*\n")
     if match.group(1) is None:
@@ -69,7 +69,7 @@ def load(vm, kind, tap, pids, counting):
     counts = collections.defaultdict(collections.Counter)
     if counting:
         running = virtio_block.tasks(pids)
-        for what, values in synic.counters().items():
+        for what, values in kernel_counts.counters(kernel_counts.EVENTS).items():
             for (task, key), value in values.items():
                 if task in running and value != before[what].get((task, key), 0):
                     counts[what][key] += (value - before[what].get((task, key), 0)) / count
@@ -145,12 +145,12 @@ def main(arguments):
             if name != "vmm":
                 print(f"network device process {name}: private memory {kib / 1024:.2f} MiB")
         sys.stdout.flush()
-        synic.start_counting()
+        kernel_counts.start_counting(kernel_counts.EVENTS)
         for name in machines:
             found, _, errors = one(name, True)
             for what, (_, _, counts) in found.items():
                 print(f"per packet, {what}, {name}: " + ", ".join(f"{words} {sum(counts[kind].values()):.2f}" for kind, words in KINDS.items()))
-                for kind, words in (("exits", synic.SVM), ("user", synic.REASON), ("calls", synic.SYSCALL)):
+                for kind, words in (("exits", kernel_counts.SVM), ("user", kernel_counts.REASON), ("calls", kernel_counts.SYSCALL)):
                     keys = [f"{words.get(key, key)} {value:.2f}" for key, value in counts[kind].most_common(6) if value >= 0.005]
                     if keys:
                         print(f"    {kind}: {', '.join(keys)}")

@@ -108,6 +108,7 @@ struct SecureCpu {
   vmm::HvMessage* messages = nullptr;
   VtlCounts counts{};
   bool fast = false;
+  bool open = false;
   Reply reply = Reply::kFatal;
   InterceptHandler handler = nullptr;
   Intercepts seen{};
@@ -295,6 +296,7 @@ vmm::HvVpAssistPage& AssistPage(uint32_t cpu) { return *g_secure[cpu].assist; }
 vmm::HvMessage* SecureMessagePage(uint32_t cpu) { return g_secure[cpu].messages; }
 uint64_t SecureInterruptCount(uint32_t cpu, uint8_t vector) { return g_level1.cpus[cpu].interrupts[vector].Load(); }
 void SetFastReturn(bool fast) { Me().fast = fast; }
+void SetOpenReturn(bool open) { Me().open = open; }
 
 void SetReply(Reply reply, InterceptHandler handler) {
   SecureCpu& me = Me();
@@ -333,7 +335,9 @@ void guest_secure_main(guest::VtlFrame* frame) {
     volatile vmm::HvVpAssistPage& page = *me.assist;
     page.vtl_return_rax = frame->rax;
     page.vtl_return_rcx = frame->rcx;
+    if (me.open) EnableInterrupts();
     guest_vtl_return(frame, me.fast ? 1 : 0);
+    if (me.open) DisableInterrupts();
     reason = page.entry_reason;
   }
 }

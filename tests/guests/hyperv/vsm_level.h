@@ -76,6 +76,8 @@ vmm::HvMessage* SecureMessagePage(uint32_t cpu);     // of VTL1
 uint64_t SecureInterruptCount(uint32_t cpu, uint8_t vector);
 // VTL1 of this processor returns so from now on: fast leaves RAX and RCX alone.
 void SetFastReturn(bool fast);
+// And so: with interrupts on, which it then takes at its very entry. Tests enter with them off.
+void SetOpenReturn(bool open);
 
 // --- Intercepts ---------------------------------------------------------------------------------------------------------
 
