@@ -78,12 +78,6 @@ void FreshHere() {
   Empty(cpu);
 }
 
-uint32_t MarkedBytes(uint32_t producer, uint32_t sequence) { return 8 + (sequence * 37 + producer * 11) % 233; }
-
-uint8_t MarkedByte(uint32_t producer, uint32_t sequence, uint32_t at) {
-  return static_cast<uint8_t>(producer * 91 + sequence * 7 + at * 13 + 1);
-}
-
 }  // namespace
 
 // --- Hypercalls and connections -----------------------------------------------------------------------------------------
@@ -173,18 +167,6 @@ bool TimersAreKernels() {
 
 // --- Slots and flags ----------------------------------------------------------------------------------------------------
 
-bool TakeFrom(HvMessage& slot, HvMessage& message, bool& more) {
-  auto* const type = reinterpret_cast<uint32_t*>(&slot.header.type);
-  const uint32_t seen = __atomic_load_n(type, __ATOMIC_ACQUIRE);
-  more = false;
-  if (seen == 0) return false;
-  memcpy(static_cast<void*>(&message), &slot, sizeof(message));
-  message.header.type = static_cast<HvMessageType>(seen);
-  __atomic_store_n(type, 0u, __ATOMIC_SEQ_CST);
-  more = (__atomic_load_n(&slot.header.flags, __ATOMIC_SEQ_CST) & vmm::kHvMessagePending) != 0;
-  return true;
-}
-
 bool Take(uint32_t cpu, uint32_t sint, HvMessage& message, bool& more) { return TakeFrom(Slot(cpu, sint), message, more); }
 
 bool ClearFlag(uint32_t cpu, uint32_t sint, uint32_t flag) {
@@ -196,22 +178,8 @@ bool ClearFlag(uint32_t cpu, uint32_t sint, uint32_t flag) {
 
 HvStatus PostMarked(uint32_t connection, uint32_t producer, uint32_t sequence) {
   uint8_t payload[vmm::kHvMessagePayloadBytes];
-  const uint32_t bytes = MarkedBytes(producer, sequence);
-  memcpy(payload, &producer, 4);
-  memcpy(payload + 4, &sequence, 4);
-  for (uint32_t at = 8; at < bytes; ++at) payload[at] = MarkedByte(producer, sequence, at);
+  const uint32_t bytes = WriteMark(payload, producer, sequence);
   return Post(connection, kMarkedType + producer, payload, bytes);
-}
-
-bool ReadMark(const HvMessage& message, uint32_t& producer, uint32_t& sequence) {
-  memcpy(&producer, message.payload, 4);
-  memcpy(&sequence, message.payload + 4, 4);
-  if (producer >= kProducers || static_cast<uint32_t>(message.header.type) != kMarkedType + producer) return false;
-  if (message.header.payload_size != MarkedBytes(producer, sequence)) return false;
-  for (uint32_t at = 8; at < message.header.payload_size; ++at) {
-    if (message.payload[at] != MarkedByte(producer, sequence, at)) return false;
-  }
-  return true;
 }
 
 Collection g_collection;

@@ -18,6 +18,7 @@
 #include "devices/hyperv/hypercall/hypercall_layout.h"
 #include "devices/hyperv/hypercall/hypercall_parameters_layout.h"
 #include "devices/hyperv/synic/hv_message_layout.h"
+#include "tests/guests/hyperv/marked_message.h"
 #include "tests/guests/runtime/atomic.h"
 #include "tests/guests/runtime/cpu.h"
 #include "tests/guests/runtime/memory.h"
@@ -113,9 +114,8 @@ inline uint32_t SlotType(uint32_t cpu, uint32_t sint) {
 inline bool IsPending(uint32_t cpu, uint32_t sint) {
   return (__atomic_load_n(&Slot(cpu, sint).header.flags, __ATOMIC_ACQUIRE) & vmm::kHvMessagePending) != 0;
 }
-// As the specification has it: copy, clear the type, then read the flag. False: the slot is empty.
+// False: the slot is empty.
 bool Take(uint32_t cpu, uint32_t sint, HvMessage& message, bool& more);
-bool TakeFrom(HvMessage& slot, HvMessage& message, bool& more);
 
 inline bool IsFlagSet(uint32_t cpu, uint32_t sint, uint32_t flag) {
   return (__atomic_load_n(EventPage(cpu) + sint * 256 + flag / 8, __ATOMIC_ACQUIRE) & 1u << flag % 8) != 0;
@@ -125,12 +125,8 @@ bool ClearFlag(uint32_t cpu, uint32_t sint, uint32_t flag);
 
 // --- Messages that say whose they are -----------------------------------------------------------------------------------
 
-inline constexpr uint32_t kMarkedType = 0x4d00;
-inline constexpr uint32_t kProducers = kMaxSynicCpus;
-// 8 to 240 bytes, every one of which depends on both numbers.
+static_assert(kProducers == kMaxSynicCpus);
 HvStatus PostMarked(uint32_t connection, uint32_t producer, uint32_t sequence);
-// False: torn, or not such a message.
-bool ReadMark(const HvMessage& message, uint32_t& producer, uint32_t& sequence);
 
 // Everything that arrives at one source, written down by whoever takes it: one processor at a time.
 struct Collection {

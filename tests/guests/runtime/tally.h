@@ -18,8 +18,9 @@ class Tally final {
  public:
   void Equal(uint64_t got, uint64_t want, const char* what);
   void True(bool value, const char* what) { Equal(value, true, what); }
+  [[nodiscard]] bool ok_so_far() const { return failures_.Load() == 0; }
   // And there was something to fail.
-  [[nodiscard]] bool ok() const { return failures_.Load() == 0 && checks_.Load() != 0; }
+  [[nodiscard]] bool ok() const { return ok_so_far() && checks_.Load() != 0; }
 
  private:
   Atomic<uint32_t> checks_;

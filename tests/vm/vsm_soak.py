@@ -1,0 +1,72 @@
+"""Starts the soak guest of Virtual Trust Levels and shows what it says as it says it. tests/soak is how to run it.
+
+usage: vsm_soak.py VMM GUEST.elf [--minutes N] [--seed N] [--processors N] [--first N] [--rounds N] [--backing KERNEL|OWN]
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+CONFIG = """machine: TEST
+memory {{ size_mib: 64 }}
+processors {{ count: {processors} }}
+boot {{ kernel: "{guest}" command_line: "lines=short seed={seed} first={first} {length}" }}
+hyperv {{ enabled: true backing: {backing} vsm {{ enabled: true }} }}
+logging {{ level: WARNING }}
+"""
+ALL_PASSED = 1
+# Beyond what was asked for, after the last sign of life: the guest gives up what it waits for earlier than that.
+SILENCE = 300
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("vmm")
+    parser.add_argument("guest")
+    parser.add_argument("--minutes", type=float, default=6)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--processors", type=int, default=4)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=0)
+    parser.add_argument("--backing", choices=("KERNEL", "OWN"), default="KERNEL")
+    wanted = parser.parse_args()
+    length = f"rounds={wanted.rounds}" if wanted.rounds else f"seconds={max(1, int(wanted.minutes * 60))}"
+    print(f"soak: seed {wanted.seed}, {wanted.processors} processors, {wanted.backing}, from round {wanted.first}, {length}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        config = os.path.join(folder, "vm.textproto")
+        with open(config, "w") as out:
+            out.write(CONFIG.format(processors=wanted.processors, guest=wanted.guest, seed=wanted.seed, first=wanted.first, length=length,
+                                    backing=wanted.backing))
+        begin = time.monotonic()
+        child = subprocess.Popen([wanted.vmm, "run", "--config", config], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        alive = [begin]
+
+        def watch():
+            while child.poll() is None:
+                if time.monotonic() - alive[0] > SILENCE:
+                    print(f"soak: FAILED: nothing was said for {SILENCE} seconds", flush=True)
+                    child.kill()
+                    return
+                time.sleep(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+        for line in child.stdout:
+            alive[0] = time.monotonic()
+            text = line.decode(errors="replace").strip()
+            if text.startswith(("#", "not ok", "Bail out!")):
+                print(text, flush=True)
+        status = child.wait()
+    took = time.monotonic() - begin
+    if status == ALL_PASSED:
+        print(f"soak: passed; seconds: {took:.0f}")
+        return 0
+    print(f"soak: FAILED with status {status} after {took:.0f} s; again: tests/soak --seed {wanted.seed} --processors {wanted.processors} "
+          f"--backing {wanted.backing} --first ROUND --rounds 1")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
