@@ -4,6 +4,11 @@ vsm_* are offered VTL1, and run on one backing, as timers of VTL0 are not their 
 has (docs/design.md, section 5), or those that VMM_VSM_WAYS names. By way B they also hold the access decoder against KVM's own word of
 where a fault was.
 
+With VMM_SANITIZED in the environment VMM_BINARY
+has been built with AddressSanitizer (tests/kvm_suite --sanitize): its system calls are not those of the filters, nor can it start a
+device's process so, and the machine has no serial port. A guest is one test then: its status says that all have passed, its crash
+message what has not.
+
 Every TEST of a guest is a test here: GUEST_VPS_BACKING.test_NAME, or GUEST_VPS_WAY.test_NAME. A machine runs once, when its first test is asked for. What the
 guest prints is checked against what its source registers, so that a guest that ends early has not passed.
 
@@ -34,13 +39,21 @@ NO_ACCESS = ("vsm_intercept_test", "vsm_protect_test", "vsm_routes_test", "vsm_s
 # A byte of a guest's output costs about a millisecond in the lab.
 LINES = os.environ.get("VMM_GUEST_LINES", "short")
 
+SANITIZED = "VMM_SANITIZED" in os.environ
+# Not 1, with which sanitizers end a program: a guest whose tests have all passed ends it with that too.
+SANITIZER_FAILED = 99
+SANITIZER_OPTIONS = f"exitcode={SANITIZER_FAILED}:abort_on_error=0:handle_abort=1"
+WITHOUT_SERIAL = """devices { serial { disabled: true } }
+sandbox { monitor { waive: SECCOMP waive: LANDLOCK } }
+"""
+
 CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
 processors {{ count: {processors} }}
 boot {{ kernel: "{kernel}" command_line: "backing={backing_name} lines={lines}{arguments}" }}
 hyperv {{ enabled: true backing: {backing} {vsm}}}
 logging {{ level: DEBUG }}
-"""
+{more}"""
 
 
 def offers_vsm(guest):
@@ -64,10 +77,12 @@ class Outcome:
             with open(config, "w") as out:
                 out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(), lines=LINES, arguments=arguments,
                                         vsm=f"vsm {{ enabled: true {vsm} }} " if vsm else "",
+                                        more=WITHOUT_SERIAL if SANITIZED else "",
                                         kernel=os.path.join(IMAGES, guest + ".elf")))
             try:
+                environment = {**os.environ, "ASAN_OPTIONS": SANITIZER_OPTIONS, "UBSAN_OPTIONS": SANITIZER_OPTIONS}
                 result = subprocess.run([harness.VMM, "run", "--config", config], stdin=subprocess.DEVNULL, capture_output=True,
-                                        timeout=harness.LIMIT)
+                                        timeout=harness.LIMIT, env=environment)
                 self.status, output, errors = result.returncode, result.stdout, result.stderr
             except subprocess.TimeoutExpired as expired:
                 self.status, output, errors = "none: it did not end", expired.stdout or b"", expired.stderr or b""
@@ -101,7 +116,20 @@ def publish(case, name):
     globals()[name] = case
 
 
+def make_sanitized_case(guest, processors, variant, **machine):
+    class Case(unittest.TestCase):
+        def test_all_pass_and_no_sanitizer_finds_anything(self):
+            outcome = Outcome(guest, processors, **machine)
+            self.assertEqual(outcome.status, ALL_PASSED, outcome.tail())
+            self.assertNotRegex(outcome.errors, "ERROR: .*Sanitizer|runtime error")
+
+    publish(Case, f"{guest}_{processors}vp_{variant.lower()}")
+
+
 def make_case(guest, processors, variant, **machine):
+    if SANITIZED:
+        return make_sanitized_case(guest, processors, variant, **machine)
+
     class Case(unittest.TestCase):
         outcome = None
 

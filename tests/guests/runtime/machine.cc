@@ -3,6 +3,7 @@
 #include "tests/guests/runtime/cpu.h"
 #include "tests/guests/runtime/main.h"
 #include "tests/guests/runtime/memory.h"
+#include "tests/guests/runtime/print.h"
 
 extern "C" {
 extern uint32_t guest_boot_magic, guest_boot_info;
@@ -51,6 +52,7 @@ uint64_t ReadFwCfg(uint16_t key, unsigned bytes) {
 
 void DebugExit(uint32_t value) {
   DisableInterrupts();
+  if (value != 0) SayLastWords();
   Out32(kDebugExitPort, value);
   // A machine without the port: the runner's limit ends it.
   while (true) asm volatile("cli; hlt");

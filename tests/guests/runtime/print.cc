@@ -1,7 +1,10 @@
 #include "tests/guests/runtime/print.h"
 
+#include <initializer_list>  // for loops over lists
+
 #include "tests/guests/runtime/atomic.h"
 #include "tests/guests/runtime/cpu.h"
+#include "tests/guests/runtime/memory.h"
 
 namespace guest {
 namespace {
@@ -23,6 +26,27 @@ constexpr unsigned kFifoBytes = 16;
 Atomic<bool> g_printing;
 constexpr uint32_t kMostTries = 100'000'000;
 
+// Nobody at the port: all reads are ones. Failures and remarks are then kept for SayLastWords.
+bool g_has_serial = true;
+alignas(4096) char g_last_words[1024];
+size_t g_last_words_bytes = 0;
+
+void Keep(const char* text) {
+  for (const char* const routine : {"ok ", "1..", "# end "}) {
+    if (memcmp(text, routine, strlen(routine)) == 0) return;
+  }
+  // Of tests, the one that is under way.
+  constexpr char kTest[] = "# test ";
+  static size_t test_began = 0, test_ended = 0;
+  const bool is_test = memcmp(text, kTest, sizeof(kTest) - 1) == 0;
+  if (is_test && g_last_words_bytes == test_ended) g_last_words_bytes = test_began;
+  if (is_test) test_began = g_last_words_bytes;
+  for (const char* const part : {text, "; "}) {
+    for (const char* c = part; *c != '\0' && g_last_words_bytes < sizeof(g_last_words); ++c) g_last_words[g_last_words_bytes++] = *c;
+  }
+  if (is_test) test_ended = g_last_words_bytes;
+}
+
 // The register says that the whole FIFO is empty: one look for 16 bytes.
 void Send(const char* text) {
   while (*text != '\0') {
@@ -41,6 +65,7 @@ void SetUpSerialPort() {
   Out8(kLineControl, kEightBits);
   Out8(kFifoControl, kFifoEmptyAndOn);
   Out8(kModemControl, 3);
+  g_has_serial = In8(kLineStatus) != 0xff;
 }
 
 Line& Line::operator<<(char c) {
@@ -86,9 +111,23 @@ Line& Line::Hex(uint64_t value) {
 void Print(const Line& line) {
   const InterruptsOff off;
   for (uint32_t tries = 0; g_printing.Exchange(true) && tries < kMostTries; ++tries) Pause();
-  Send(line.text());
-  Send("\n");
+  if (g_has_serial) {
+    Send(line.text());
+    Send("\n");
+  } else {
+    Keep(line.text());
+  }
   g_printing.Store(false);
+}
+
+void SayLastWords() {
+  static Atomic<bool> said;
+  if (g_has_serial || said.Exchange(true)) return;
+  constexpr uint32_t kCrashP3 = 0x4000'0103, kCrashP4 = kCrashP3 + 1, kCrashControl = kCrashP4 + 1;
+  constexpr uint64_t kNotify = uint64_t{1} << 63, kMessage = uint64_t{1} << 62;
+  WriteMsr(kCrashP3, GpaOf(g_last_words));
+  WriteMsr(kCrashP4, g_last_words_bytes);
+  WriteMsr(kCrashControl, kNotify | kMessage);
 }
 
 void Note(const char* text) {

@@ -33,6 +33,10 @@ void Print(const Line& line);
 void Note(const char* text);
 void Note(const char* text, uint64_t value);
 
+// Where there is no serial port: failures and remarks, as far as they fit, as the message of Hyper-V's crash registers, which ends the
+// machine. Before an end that is no success.
+void SayLastWords();
+
 void SetUpSerialPort();
 
 }  // namespace guest
