@@ -65,7 +65,7 @@ namespace guest {
 namespace {
 
 constexpr uint32_t kSteps = 150;      // of a processor in a round
-constexpr uint64_t kShortRounds = 12; // where the command line says nothing
+constexpr uint64_t kShortRounds = 40; // where the command line says nothing
 constexpr uint32_t kPages = 6;        // of each processor
 constexpr uint32_t kWords = kPageBytes / 8;
 

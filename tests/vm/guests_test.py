@@ -4,10 +4,9 @@ vsm_* are offered VTL1, and run on one backing, as timers of VTL0 are not their 
 has (docs/design.md, section 5), or those that VMM_VSM_WAYS names. By way B they also hold the access decoder against KVM's own word of
 where a fault was.
 
-With VMM_SANITIZED in the environment VMM_BINARY
-has been built with AddressSanitizer (tests/kvm_suite --sanitize): its system calls are not those of the filters, nor can it start a
-device's process so, and the machine has no serial port. A guest is one test then: its status says that all have passed, its crash
-message what has not.
+With VMM_SANITIZED in the environment VMM_BINARY has been built with AddressSanitizer (tests/kvm_suite --sanitize): it is
+not confined and can start no device's process, since those are static, so that the machine has no serial port. A guest is one test then: its
+status says that all have passed, its crash message what has not.
 
 Every TEST of a guest is a test here: GUEST_VPS_BACKING.test_NAME, or GUEST_VPS_WAY.test_NAME. A machine runs once, when its first test is asked for. What the
 guest prints is checked against what its source registers, so that a guest that ends early has not passed.
@@ -43,9 +42,7 @@ SANITIZED = "VMM_SANITIZED" in os.environ
 # Not 1, with which sanitizers end a program: a guest whose tests have all passed ends it with that too.
 SANITIZER_FAILED = 99
 SANITIZER_OPTIONS = f"exitcode={SANITIZER_FAILED}:abort_on_error=0:handle_abort=1"
-WITHOUT_SERIAL = """devices { serial { disabled: true } }
-sandbox { monitor { waive: SECCOMP waive: LANDLOCK } }
-"""
+WITHOUT_SERIAL = "devices { serial { disabled: true } }\n"
 
 CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
