@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -189,12 +190,14 @@ void BlockProcessFixture<Driver, kFormFeatures>::KillAgainAndAgain(uint64_t feat
   for (uint32_t slot = 0; slot < 10; ++slot) free_slots.push_back(slot);
   uint64_t next = 0, completed = 0, kill_at = 5, out_of_order = 0, oldest_done = 0;
   std::map<uint32_t, uint64_t> numbers;
+  std::set<uint64_t> busy;  // blocks: two requests for one have no order
   while (kills > 0 || !in_flight.empty()) {
-    // Three descriptors each: ten fit. No block twice in flight.
+    // Three descriptors each: ten fit.
     while (kills > 0 && !free_slots.empty()) {
       const uint32_t slot = free_slots.back();
       free_slots.pop_back();
-      Request request{slot, next % kBlocks, 0};
+      Request request{slot, random() % kBlocks, 0};
+      while (!busy.insert(request.block).second) request.block = (request.block + 1) % kBlocks;
       if (random() % 4 != 0) request.content = static_cast<char>('a' + random() % 26);
       const uint16_t head = request.content != 0 ? Write(slot, request.block, request.content) : Read(slot, request.block);
       ASSERT_TRUE(in_flight.emplace(head, request).second);
@@ -213,6 +216,7 @@ void BlockProcessFixture<Driver, kFormFeatures>::KillAgainAndAgain(uint64_t feat
     ASSERT_NE(found, in_flight.end()) << "completion " << completed << " of something that is not in flight: " << used.id;
     const Request done = found->second;
     in_flight.erase(found);
+    busy.erase(done.block);
     if (numbers[used.id] < oldest_done) ++out_of_order;
     oldest_done = std::max(oldest_done, numbers[used.id]);
     ASSERT_EQ(guest_->template Word<uint8_t>(Slot(done.slot) + 16), vb::kStatusOk);
