@@ -16,7 +16,7 @@ typedef uint32_t u32;
 typedef uint8_t u8;
 #endif
 
-#define VAULT_BASE 0x8000000ul /* the kernel's command line reserves it: memmap=4M$0x8000000 */
+#define VAULT_BASE 0x8000000ul /* memory.reserved in vm.textproto; the guest's memory map has it as reserved */
 #define VAULT_BYTES 0x400000ul
 #define VAULT_MAGIC 0x4c4e524b544c5541ul
 
@@ -47,5 +47,16 @@ struct vault_request {
 
 /* /dev/vault: an ioctl is a service, its argument a struct vault_request; the answer is enum vault_status or -1. */
 #define VAULT_IOCTL(service) (0x7600u | (service))
+
+/* /dev/hostile: by this ioctl a disk's device is told to move pages between memory and its disk. ETIMEDOUT: it has not answered. */
+struct hostile_transfer {
+  u64 gpa;         /* of the first page */
+  u64 disk_offset; /* a multiple of 4096 */
+  u32 pages;       /* at most HOSTILE_MAX_PAGES */
+  u32 to_disk;     /* 1: the device reads memory; 0: it writes it */
+  char disk[16];   /* "/dev/vda" */
+};
+#define HOSTILE_MAX_PAGES 64u
+#define HOSTILE_TRANSFER 0x7700u
 
 #endif

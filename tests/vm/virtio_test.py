@@ -246,11 +246,11 @@ class VirtioTest(unittest.TestCase):
         content = os.urandom(MIB)
         path = self.disk("disk", content=content)
         with Vm(f'--devices.block={{path: "{path}" format: RAW}}', "--devices.rng.enabled=true",
-                "--memory.size_mib=256", "--memory.reserved=[{start_mib: 96 size_mib: 4}, {start_mib: 64 size_mib: 2}]") as vm:
+                "--memory.size_mib=256", "--memory.reserved=[{start_mib: 128 size_mib: 4}, {start_mib: 96 size_mib: 2}]") as vm:
             vm.boot()
             ranges = vm.run("grep -i reserved /proc/iomem").lower()
-            self.assertIn("04000000-041fffff : reserved", ranges)
-            self.assertIn("06000000-063fffff : reserved", ranges)
+            self.assertIn("06000000-061fffff : reserved", ranges)
+            self.assertIn("08000000-083fffff : reserved", ranges)
 
             def files(pid):
                 with open(f"/proc/{pid}/maps") as maps:

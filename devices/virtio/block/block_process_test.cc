@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,6 +17,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -23,12 +25,14 @@
 #include "absl/status/status.h"
 #include "base/event_loop.h"
 #include "base/owned_fd.h"
+#include "base/status_macros.h"
 #include "base/status_matchers.h"
 #include "devices/virtio/backend/backend_spawn.h"
 #include "devices/virtio/backend/fake_guest_driver.h"
 #include "devices/virtio/backend/fake_packed_driver.h"
 #include "devices/virtio/block/block_device.h"
 #include "devices/virtio/block/block_layout.h"
+#include "devices/virtio/vhost_user/vhost_user_channel.h"
 #include "devices/virtio/vhost_user/vhost_user_frontend.h"
 #include "devices/virtio/virtio_endpoint.h"
 #include "devices/virtio/virtio_layout.h"
@@ -75,6 +79,10 @@ class BlockProcessFixture : public testing::Test {
     ASSERT_OK_AND_ASSIGN(frontend_, VhostUserFrontend::Create(*loop_, *memory_, options, [](const absl::Status&) {}));
   }
   absl::Status Spawn(const BlockOptions& block = {}) {
+    RETURN_IF_ERROR(SpawnUnconnected(block));
+    return frontend_->Connect(std::move(backend_.socket));
+  }
+  absl::Status SpawnUnconnected(const BlockOptions& block) {
     BackendSpawnOptions options;
     options.kind = "block";
     options.arguments = BlockDeviceArguments(block);
@@ -89,7 +97,24 @@ class BlockProcessFixture : public testing::Test {
     auto backend = SpawnBackend(options);
     if (!backend.ok()) return backend.status();
     backend_ = *std::move(backend);
-    return frontend_->Connect(std::move(backend_.socket));
+    return absl::OkStatus();
+  }
+  // How often a process is killed: `usually`, or as the environment says (VMM_KILLS=1000: the long run).
+  static int Kills(int usually) {
+    const char* const asked = ::getenv("VMM_KILLS");
+    return asked == nullptr ? usually : ::atoi(asked);
+  }
+  // Writes and waits, with whatever process there is.
+  void WriteAndAwait(uint64_t block, char content) {
+    Write(0, block, content);
+    frontend_->Kick(0);
+    AwaitUsed();
+    ASSERT_EQ(guest_->template Word<uint8_t>(Slot(0) + 16), vb::kStatusOk);
+  }
+  char OnDisk(uint64_t block) const {
+    char byte = 0;
+    EXPECT_EQ(::pread(disk_.get(), &byte, 1, static_cast<off_t>(block * kBlockBytes)), 1);
+    return byte;
   }
   void Start(uint64_t features = vb::kFeatureFlush) {
     const VirtioQueueSetup queue{0, kQueueSize, driver_->descriptors(), driver_->available(), driver_->used()};
@@ -191,6 +216,8 @@ void BlockProcessFixture<Driver, kFormFeatures>::KillAgainAndAgain(uint64_t feat
   uint64_t next = 0, completed = 0, kill_at = 5, out_of_order = 0, oldest_done = 0;
   std::map<uint32_t, uint64_t> numbers;
   std::set<uint64_t> busy;  // blocks: two requests for one have no order
+  int64_t longest_ms = 0;
+  int64_t killed_ms = 0;  // 0: not since the last completion
   while (kills > 0 || !in_flight.empty()) {
     // Three descriptors each: ten fit.
     while (kills > 0 && !free_slots.empty()) {
@@ -205,13 +232,17 @@ void BlockProcessFixture<Driver, kFormFeatures>::KillAgainAndAgain(uint64_t feat
     }
     frontend_->Kick(0);
     if (kills > 0 && completed >= kill_at) {
+      killed_ms = VhostUserChannel::NowMs();
       ::kill(backend_.process.pid(), SIGKILL);
       backend_.process = ChildProcess();
       ASSERT_OK(Spawn(options));
       --kills;
       kill_at = completed + random() % 40;
     }
+    const int64_t asked_ms = VhostUserChannel::NowMs();
     const virtio::UsedElement used = AwaitUsed();
+    longest_ms = std::max(longest_ms, VhostUserChannel::NowMs() - (killed_ms != 0 ? killed_ms : asked_ms));
+    killed_ms = 0;
     const auto found = in_flight.find(used.id);
     ASSERT_NE(found, in_flight.end()) << "completion " << completed << " of something that is not in flight: " << used.id;
     const Request done = found->second;
@@ -238,17 +269,86 @@ void BlockProcessFixture<Driver, kFormFeatures>::KillAgainAndAgain(uint64_t feat
   }
   RecordProperty("completed", std::to_string(completed));
   RecordProperty("out_of_order", std::to_string(out_of_order));
+  std::cout << completed << " requests, " << out_of_order << " of them out of order; the longest wait for one, with a new process in it: "
+            << longest_ms << " ms" << std::endl;
   // Reads that are in the cache overtake writes that are made durable.
   if ((features & vb::kFeatureFlush) == 0) {
     EXPECT_GT(out_of_order, 0u);
   }
 }
 
-TEST_F(BlockProcessTest, KilledAtAnyMomentItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(vb::kFeatureFlush, 60); }
+TEST_F(BlockProcessTest, KilledAtAnyMomentItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(vb::kFeatureFlush, Kills(60)); }
 // A driver that knows no flush: every write is a worker's.
-TEST_F(BlockProcessTest, KilledWithRequestsOutOfOrderItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(0, 60); }
-TEST_F(PackedBlockProcessTest, KilledAtAnyMomentItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(vb::kFeatureFlush, 30); }
-TEST_F(PackedBlockProcessTest, KilledWithRequestsOutOfOrderItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(0, 60); }
+TEST_F(BlockProcessTest, KilledWithRequestsOutOfOrderItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(0, Kills(60)); }
+TEST_F(PackedBlockProcessTest, KilledAtAnyMomentItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(vb::kFeatureFlush, Kills(30)); }
+TEST_F(PackedBlockProcessTest, KilledWithRequestsOutOfOrderItLosesAndRepeatsNoCompletion) { KillAgainAndAgain(0, Kills(60)); }
+
+// The other stages of its life. Whatever a connection comes to, the next process goes on where the acknowledged writes end.
+TEST_F(BlockProcessTest, KilledBeforeTheHandshakeItIsAnErrorAndNoMore) {
+  ASSERT_OK(Spawn());
+  Start();
+  for (int round = 0; round < Kills(20); ++round) {
+    const auto content = static_cast<char>('a' + round % 26);
+    WriteAndAwait(7, content);
+    ::kill(backend_.process.pid(), SIGKILL);
+    ASSERT_OK(SpawnUnconnected({}));
+    ::kill(backend_.process.pid(), SIGKILL);
+    ASSERT_OK(backend_.process.Wait(10'000));
+    EXPECT_FALSE(frontend_->Connect(std::move(backend_.socket)).ok());
+    ASSERT_OK(Spawn());
+    EXPECT_EQ(OnDisk(7), content);
+  }
+}
+
+TEST_F(BlockProcessTest, KilledDuringTheHandshakeItIsAnErrorOrAConnectionThatEnds) {
+  ASSERT_OK(Spawn());
+  Start();
+  std::mt19937 random(2);
+  int refused = 0;
+  for (int round = 0; round < Kills(60); ++round) {
+    const auto content = static_cast<char>('a' + round % 26);
+    WriteAndAwait(7, content);
+    Write(0, 8, content);  // waits for whoever comes
+    frontend_->Kick(0);
+    ::kill(backend_.process.pid(), SIGKILL);
+    ASSERT_OK(SpawnUnconnected({}));
+    const pid_t pid = backend_.process.pid();
+    std::thread killer([pid, delay_us = random() % 2000] {
+      ::usleep(static_cast<useconds_t>(delay_us));
+      ::kill(pid, SIGKILL);
+    });
+    if (!frontend_->Connect(std::move(backend_.socket)).ok()) ++refused;
+    killer.join();
+    ASSERT_OK(backend_.process.Wait(10'000));
+    ASSERT_OK(Spawn());
+    AwaitUsed();
+    EXPECT_EQ(guest_->Word<uint8_t>(Slot(0) + 16), vb::kStatusOk);
+    EXPECT_EQ(OnDisk(7), content);
+    EXPECT_EQ(OnDisk(8), content);
+  }
+  std::cout << refused << " handshakes were cut off" << std::endl;
+}
+
+TEST_F(BlockProcessTest, KilledAtShutdownItEndsAndKeepsWhatWasAcknowledged) {
+  std::mt19937 random(3);
+  for (int round = 0; round < Kills(20); ++round) {
+    const auto content = static_cast<char>('a' + round % 26);
+    ASSERT_OK(Spawn());
+    Start();
+    WriteAndAwait(7, content);
+    const pid_t pid = backend_.process.pid();
+    std::thread killer([pid, delay_us = random() % 300] {
+      ::usleep(static_cast<useconds_t>(delay_us));
+      ::kill(pid, SIGKILL);
+    });
+    frontend_->Stop();
+    killer.join();
+    ASSERT_OK(backend_.process.Wait(10'000));
+    EXPECT_EQ(OnDisk(7), content);
+    std::memset(guest_->At(driver_->available()), 0, 0x2000);
+    driver_.emplace(*guest_, kQueueSize);
+  }
+}
 
 }  // namespace
 }  // namespace vmm
