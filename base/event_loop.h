@@ -34,7 +34,7 @@ class EventLoop final {
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  // Level-triggered. The descriptor is borrowed: unwatch it before it is closed.
+  // Level-triggered, unless `events` has EPOLLET. The descriptor is borrowed: unwatch it before it is closed.
   absl::Status Watch(int fd, uint32_t events, Callback callback);
   // Changes what an already watched descriptor waits for; 0 mutes all but EPOLLHUP and EPOLLERR.
   absl::Status Rearm(int fd, uint32_t events);

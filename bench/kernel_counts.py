@@ -12,7 +12,7 @@ IOCTLS = {"ioctls": ("syscalls/sys_enter_ioctl", "common_pid,cmd")}
 SVM = {0x60: "host interrupt", 0x31: "debug register", 0x64: "interrupt window", 0x78: "hlt", 0x7b: "port", 0x7c: "MSR", 0x81: "vmmcall", 0x400: "memory"}
 REASON = {2: "port", 5: "hlt", 6: "memory", 7: "window", 10: "kick", 27: "Hyper-V", 29: "MSR read", 30: "MSR write", 39: "refused memory"}
 IOCTL = 16
-SYSCALL = {0: "read", 1: "write", 7: "poll", 10: "mprotect", 16: "ioctl", 28: "madvise", 202: "futex", 232: "epoll_wait", 233: "epoll_ctl", 234: "tgkill",
+SYSCALL = {0: "read", 1: "write", 17: "pread64", 18: "pwrite64", 295: "preadv", 296: "pwritev", 7: "poll", 10: "mprotect", 16: "ioctl", 28: "madvise", 202: "futex", 232: "epoll_wait", 233: "epoll_ctl", 234: "tgkill",
            271: "ppoll", 281: "epoll_pwait", 286: "timerfd_settime", 24: "sched_yield", 44: "sendto", 45: "recvfrom", 47: "recvmsg", 46: "sendmsg", 200: "tkill",
            14: "rt_sigprocmask", 15: "rt_sigreturn", 128: "rt_sigtimedwait", 20: "writev"}
 # By number within KVM's type: sizes and directions are part of the rest.

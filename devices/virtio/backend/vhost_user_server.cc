@@ -263,8 +263,8 @@ absl::Status VhostUserServer::HandleVringFd(vu::Request request) {
   if (!has_fd) return absl::InvalidArgumentError("a queue without kicks would have to be polled");
   if (queue->kick.fd() >= 0) loop_.Unwatch(queue->kick.fd());
   queue->kick = std::move(event);
-  // Refused for a file, which is always ready.
-  RETURN_IF_ERROR(loop_.Watch(queue->kick.fd(), EPOLLIN, [this, index](uint32_t) { OnKick(index); }));
+  // Edges: each signal is one, so that nobody has to read the counter. Refused for a file, which is always ready.
+  RETURN_IF_ERROR(loop_.Watch(queue->kick.fd(), EPOLLIN | EPOLLET, [this, index](uint32_t) { Process(index); }));
   return StartQueue(index);
 }
 
@@ -412,11 +412,6 @@ void VhostUserServer::StopAll() {
     StopQueue(i);
     queues_[i]->enabled = false;
   }
-}
-
-void VhostUserServer::OnKick(uint16_t index) {
-  queues_[index]->kick.Drain();
-  Process(index);
 }
 
 void VhostUserServer::Wake(uint16_t index) { Process(index); }

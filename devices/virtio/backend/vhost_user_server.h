@@ -101,7 +101,6 @@ class VhostUserServer final : public BackendHost {
   void StopQueue(uint16_t index);
   void StopAll();
   [[nodiscard]] bool AnyRuns() const;
-  void OnKick(uint16_t index);
   void Process(uint16_t index);
   void End(const absl::Status& status);
 
