@@ -204,18 +204,32 @@ absl::StatusOr<ChildProcess> Named(const SpawnRequest& request, Kin kin) {
 absl::StatusOr<ChildProcess> SpawnDevice(const SpawnRequest& request) { return Named(request, Kin::kChild); }
 absl::StatusOr<ChildProcess> SpawnSibling(const SpawnRequest& request) { return Named(request, Kin::kSibling); }
 
-absl::StatusOr<ChildProcess> StartSpawnerProcess(int executable_fd, const FdMapping& socket) {
+namespace {
+
+absl::StatusOr<ChildProcess> StartUnjailed(std::string name, std::vector<std::string> arguments, int executable_fd, const FdMapping& socket,
+                                           bool keeps_terminal) {
   SpawnRequest request;
-  request.name = "spawner";
-  request.arguments = {"vmm", "device", "spawner"};
+  request.name = std::move(name);
+  request.arguments = std::move(arguments);
   request.executable_fd = executable_fd;
   request.fds = {socket};
-  // Devices inherit its session and group, and the terminal's signals are ignored by both.
-  request.keeps_terminal = true;
-  // It opens pipes and sockets for as many devices as there are, and its limits are the hard ones of all of them.
+  request.keeps_terminal = keeps_terminal;
+  // The spawner opens pipes and sockets for as many devices as there are, and its limits are the hard ones of all of them.
   request.limits = {.open_files = kNoLimit, .processes = kNoLimit, .address_space_bytes = kNoLimit, .file_bytes = kNoLimit};
   request.jail.waive_namespaces = request.jail.waive_empty_root = true;
   return Named(request, Kin::kSpawner);
+}
+
+}  // namespace
+
+absl::StatusOr<ChildProcess> StartSpawnerProcess(int executable_fd, const FdMapping& socket) {
+  // Devices inherit its session and group, and the terminal's signals are ignored by both.
+  return StartUnjailed("spawner", {"vmm", "device", "spawner"}, executable_fd, socket, /*keeps_terminal=*/true);
+}
+
+absl::StatusOr<ChildProcess> StartTrustedProcess(std::string name, std::vector<std::string> arguments, int executable_fd,
+                                                 const FdMapping& socket) {
+  return StartUnjailed(std::move(name), std::move(arguments), executable_fd, socket, /*keeps_terminal=*/false);
 }
 
 }  // namespace vmm

@@ -65,6 +65,11 @@ absl::StatusOr<ChildProcess> SpawnSibling(const SpawnRequest& request);
 // The spawner's own process: `... device spawner`, not jailed, with no_new_privs and the one descriptor; dies with this thread.
 absl::StatusOr<ChildProcess> StartSpawnerProcess(int executable_fd, const FdMapping& socket);
 
+// Another trusted process of ours, in a session of its own: not jailed, with no_new_privs and the one descriptor; dies with this thread.
+// It keeps the caller's rights and gives up itself what it does not need (confine.h).
+absl::StatusOr<ChildProcess> StartTrustedProcess(std::string name, std::vector<std::string> arguments, int executable_fd,
+                                                 const FdMapping& socket);
+
 }  // namespace vmm
 
 #endif  // VMM_SANDBOX_SPAWN_H_

@@ -35,6 +35,7 @@
 #include "devices/virtio/console/console_device.h"
 #include "devices/virtio/net/net_device.h"
 #include "devices/virtio/rng/rng_device.h"
+#include "devices/virtio/vsock/vsock_device.h"
 #include "kvm/system.h"
 #include "memory/guest_memory.h"
 #include "memory/guest_ram.h"
@@ -628,6 +629,8 @@ bool RunDeviceProcess(int argc, char** argv, int& exit_code) {
     exit_code = RunNetDevice(argc, argv);
   } else if (kind == "rng") {
     exit_code = RunRngDevice(argc, argv);
+  } else if (kind == "vsock") {
+    exit_code = RunVsockDevice(argc, argv);
   } else if (kind == "spawner") {
     exit_code = RunSpawner();
   } else {

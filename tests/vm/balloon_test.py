@@ -71,7 +71,7 @@ class BalloonTest(unittest.TestCase):
             self.wait_until("free pages are not given back", lambda: backed_mib(pid) <= full - 64, vm)
             print(f"memory of the machine on the host: {full:.0f} MiB with 96 MiB of files, {backed_mib(pid):.0f} MiB without", flush=True)
             # A device that is started again goes on.
-            process = next(child for child in vm.children() if open(f"/proc/{child}/comm").read().strip() == "vmm-balloon")
+            process = vm.device("vmm-balloon")
             self.assertLessEqual(harness.private_kib(process), 2048)
             os.kill(process, signal.SIGKILL)
             vm.run("dd if=/dev/zero of=/tmp/fill bs=1M count=96 2>/dev/null; sync")

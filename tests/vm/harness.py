@@ -182,6 +182,19 @@ def children_of(pid):
     return found
 
 
+def initramfs_with(folder, programs):
+    """The example's initramfs and further programs, {path in the guest: file}; the kernel unpacks one archive behind the other."""
+    path = os.path.join(folder, "initramfs.cpio")
+    maker = os.path.join(os.path.dirname(__file__), "..", "..", "examples", "linux", "make_initramfs.py")
+    subprocess.run([sys.executable, maker, path + ".more", *(f"file:{where}:755:{file}" for where, file in programs.items())], check=True)
+    with open(path, "wb") as out:
+        for part in (os.path.join(GUEST, "initramfs.cpio"), path + ".more"):
+            with open(part, "rb") as source:
+                out.write(source.read())
+            out.write(b"\0" * (-out.tell() % 512))
+    return path
+
+
 def private_kib(pid):
     """Private memory of a process in KiB, guest RAM not counted."""
     total = 0

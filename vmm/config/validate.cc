@@ -36,6 +36,10 @@ using google::protobuf::Reflection;
 
 constexpr uint64_t kMib = 1024 * 1024;
 constexpr size_t kMaxSocketPathBytes = 107;  // sockaddr_un's
+// Leaves room for "_4294967295".
+constexpr size_t kMaxVsockPathBytes = kMaxSocketPathBytes - 11;
+constexpr size_t kMaxShares = 8;
+constexpr size_t kMaxTagBytes = 36;
 constexpr size_t kMaxBlocks = 16;
 constexpr uint32_t kMaxBlockQueues = 16;
 constexpr size_t kMaxNets = 8;
@@ -342,6 +346,11 @@ class Validator final {
     Rng(*devices.mutable_rng());
     Console(*devices.mutable_console());
     Balloon(*devices.mutable_balloon());
+    Vsock(*devices.mutable_vsock());
+    if (devices.fs_size() > static_cast<int>(kMaxShares)) {
+      Report("devices.fs", absl::StrCat("there are more than ", kMaxShares, " (", devices.fs_size(), ")"));
+    }
+    for (int i = 0; i < devices.fs_size(); ++i) Fs(*devices.mutable_fs(i), absl::StrCat("devices.fs[", i, "]"));
     if (devices.block_size() > static_cast<int>(kMaxBlocks)) {
       Report("devices.block", absl::StrCat("there are more than ", kMaxBlocks, " (", devices.block_size(), ")"));
     }
@@ -565,6 +574,79 @@ class Validator final {
       case config::Vsm::HOST_MAPPING: return VsmProtection::kHostMapping;
       default: return VsmProtection::kAuto;
     }
+  }
+
+  void Fs(config::Fs& fs, const std::string& path) {
+    const std::string& tag = fs.tag();
+    if (!fs.has_tag() || tag.empty()) {
+      Report(absl::StrCat(path, ".tag"), "is missing: the guest mounts it by that name");
+    } else if (tag.size() > kMaxTagBytes || tag.find('\0') != std::string::npos) {
+      Report(absl::StrCat(path, ".tag"), absl::StrCat("is not 1 to ", kMaxTagBytes, " bytes (", Quote(tag), ")"));
+    }
+    for (const VmConfig::Fs& other : result_.shares) {
+      if (other.tag == tag) Report(absl::StrCat(path, ".tag"), absl::StrCat("is another share's too (", Quote(tag), ")"));
+    }
+    if (fs.has_socket()) {
+      fs.set_socket(BackendSocket(absl::StrCat(path, ".socket"), fs.socket()));
+      if (fs.has_path()) Report(absl::StrCat(path, ".path"), absl::StrCat("contradicts ", path, ".socket: the virtiofsd there has its own"));
+      if (fs.has_program()) Report(absl::StrCat(path, ".program"), absl::StrCat("contradicts ", path, ".socket: a virtiofsd runs there"));
+    } else if (!fs.has_path()) {
+      Report(absl::StrCat(path, ".path"), "is missing: name the folder");
+    } else if (PathIsSane(absl::StrCat(path, ".path"), fs.path())) {
+      fs.set_path(Resolve(absl::StrCat(path, ".path"), fs.path()));
+      CheckFolder(absl::StrCat(path, ".path"), fs.path());
+      if (!fs.has_program()) fs.set_program("/usr/lib/qemu/virtiofsd");
+      if (PathIsSane(absl::StrCat(path, ".program"), fs.program())) {
+        fs.set_program(Resolve(absl::StrCat(path, ".program"), fs.program()));
+        if (::access(fs.program().c_str(), X_OK) != 0) {
+          Report(absl::StrCat(path, ".program"), absl::StrCat("cannot run ", QuotePath(fs.program()), Because(errno)));
+        }
+      }
+    }
+    if (!fs.has_on_failure()) fs.set_on_failure(config::STOP);
+    if (fs.on_failure() == config::RESTART) {
+      Report(absl::StrCat(path, ".on_failure"), "is RESTART: what a virtiofsd knows of its guest is lost with it");
+    }
+    result_.shares.push_back(
+        {.tag = tag, .path = fs.path(), .socket = fs.socket(), .program = fs.program(), .on_failure = PolicyOf(fs.on_failure())});
+  }
+
+  void CheckFolder(const std::string& path, const std::string& folder) {
+    struct stat about{};
+    if (::stat(folder.c_str(), &about) != 0) return Report(path, absl::StrCat("cannot use ", QuotePath(folder), Because(errno)));
+    if (!S_ISDIR(about.st_mode)) return Report(path, absl::StrCat("is no folder (", QuotePath(folder), ")"));
+    // virtiofsd takes it in a list of options.
+    const auto bad = [](char c) { return c == ',' || c == '\\' || absl::ascii_iscntrl(static_cast<unsigned char>(c)); };
+    if (std::any_of(folder.begin(), folder.end(), bad)) {
+      Report(path, absl::StrCat("holds a comma, a backslash or a control character (", Quote(folder), ")"));
+    }
+  }
+
+  void Vsock(config::Vsock& vsock) {
+    if (!vsock.has_path()) {
+      if (vsock.has_guest_cid()) Report("devices.vsock.guest_cid", "is given without devices.vsock.path");
+      if (vsock.has_on_failure()) Report("devices.vsock.on_failure", "is given without devices.vsock.path");
+      return;
+    }
+    if (PathIsSane("devices.vsock.path", vsock.path())) {
+      vsock.set_path(Resolve("devices.vsock.path", vsock.path()));
+      const std::string& path = vsock.path();
+      if (path.size() > kMaxVsockPathBytes) {
+        Report("devices.vsock.path", absl::StrCat("is longer than ", kMaxVsockPathBytes, " bytes (", QuotePath(path), ")"));
+      }
+      struct stat about{};
+      if (::lstat(path.c_str(), &about) != 0) {
+        CheckOutput("devices.vsock.path", path);
+      } else if (!S_ISSOCK(about.st_mode)) {
+        Report("devices.vsock.path", absl::StrCat("is there, and is no socket (", QuotePath(path), ")"));
+      }
+    }
+    if (!vsock.has_guest_cid()) vsock.set_guest_cid(3);
+    if (vsock.guest_cid() < 3 || vsock.guest_cid() == ~uint32_t{0}) {
+      Report("devices.vsock.guest_cid", absl::StrCat("must be 3 to 4294967294 (", vsock.guest_cid(), ")"));
+    }
+    if (!vsock.has_on_failure()) vsock.set_on_failure(config::STOP);
+    result_.vsock = {.path = vsock.path(), .guest_cid = vsock.guest_cid(), .on_failure = PolicyOf(vsock.on_failure())};
   }
 
   void Balloon(config::Balloon& balloon) {

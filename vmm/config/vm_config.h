@@ -95,6 +95,21 @@ struct VmConfig {
     OnFailure on_failure = OnFailure::kStop;
   } console;
 
+  struct Fs {
+    std::string tag;
+    std::string path;    // empty where `socket` names a virtiofsd that runs
+    std::string socket;
+    std::string program;
+    OnFailure on_failure = OnFailure::kStop;
+  };
+  std::vector<Fs> shares;
+
+  struct {
+    std::string path;  // empty: there is none
+    uint32_t guest_cid = 3;
+    OnFailure on_failure = OnFailure::kStop;
+  } vsock;
+
   struct {
     bool enabled = false;
     uint64_t target_mib = 0;

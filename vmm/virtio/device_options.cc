@@ -31,7 +31,12 @@
 #include "devices/virtio/net/passt.h"
 #include "devices/virtio/net/tap_wire.h"
 #include "devices/virtio/virtio_layout.h"
+#include "devices/virtio/vsock/vsock_connector.h"
+#include "devices/virtio/vsock/vsock_device.h"
+#include "devices/virtio/vsock/vsock_layout.h"
+#include "devices/virtio/vsock/vsock_options.h"
 #include "vmm/virtio/balloon_control.h"
+#include "vmm/virtio/virtiofsd.h"
 
 namespace vmm {
 namespace {
@@ -44,6 +49,43 @@ VirtioDevice::Options RngOptions(const VmConfig& config) {
   options.on_failure = config.rng.on_failure;
   options.socket = config.rng.socket;
   options.spawn.kind = "rng";
+  return options;
+}
+
+VirtioDevice::Options FsOptionsOf(const VmConfig::Fs& fs) {
+  // "File System Device": hiprio queue and one for requests, which is what virtiofsd has; its configuration space is the front end's.
+  struct {
+    char tag[36];
+    uint32_t request_queues;
+  } config{};
+  static_assert(sizeof(config) == 40);
+  fs.tag.copy(config.tag, sizeof(config.tag));
+  config.request_queues = 1;
+  VirtioDevice::Options options;
+  options.frontend.name = absl::StrCat("fs-", fs.tag);
+  options.frontend.device_id = virtio::DeviceId::kFs;
+  options.frontend.queues = 1 + config.request_queues;
+  options.frontend.max_queue_size = 1024;
+  const auto bytes = std::as_bytes(std::span(&config, 1));
+  options.frontend.own_config.assign(bytes.begin(), bytes.end());
+  options.frontend.config_bytes = sizeof(config);
+  options.on_failure = fs.on_failure;
+  options.socket = fs.socket;
+  return options;
+}
+
+absl::StatusOr<VirtioDevice::Options> VsockOptionsOf(const VmConfig& config) {
+  VirtioDevice::Options options;
+  options.frontend.name = "vsock";
+  options.frontend.device_id = virtio::DeviceId::kVsock;
+  options.frontend.queues = virtio_vsock::kQueues;
+  options.frontend.config_bytes = sizeof(virtio_vsock::Config);
+  options.on_failure = config.vsock.on_failure;
+  options.spawn.kind = "vsock";
+  options.spawn.arguments = VsockDeviceArguments(config.vsock.guest_cid);
+  options.spawn.connections = VsockDevice::kMaxConnections;
+  ASSIGN_OR_RETURN(OwnedFd listening, ListenForVsock(config.vsock.path));
+  options.fds.push_back(std::move(listening));
   return options;
 }
 
@@ -224,6 +266,19 @@ absl::StatusOr<std::vector<VirtioDevice::Options>> VirtioDeviceOptions(const VmC
     all.push_back(std::move(options));
   }
   if (config.rng.enabled) all.push_back(RngOptions(config));
+  for (const VmConfig::Fs& fs : config.shares) {
+    VirtioDevice::Options options = FsOptionsOf(fs);
+    if (fs.socket.empty()) {
+      ASSIGN_OR_RETURN(Virtiofsd virtiofsd, StartVirtiofsd(fs.program, fs.path));
+      options.helper = std::move(virtiofsd.process);
+      options.connection = std::move(virtiofsd.connection);
+    }
+    all.push_back(std::move(options));
+  }
+  if (!config.vsock.path.empty()) {
+    ASSIGN_OR_RETURN(VirtioDevice::Options options, VsockOptionsOf(config));
+    all.push_back(std::move(options));
+  }
   if (config.balloon.enabled) {
     ASSIGN_OR_RETURN(VirtioDevice::Options options, BalloonOptionsOf(config));
     all.push_back(std::move(options));

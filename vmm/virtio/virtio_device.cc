@@ -45,6 +45,7 @@ VirtioDevice::~VirtioDevice() {
 }
 
 absl::StatusOr<OwnedFd> VirtioDevice::StartBackend() {
+  if (options_.connection.valid()) return std::move(options_.connection);
   if (!options_.socket.empty()) return spawner() != nullptr ? spawner()->Connect(options_.socket) : ConnectUnixSocket(options_.socket);
   ASSIGN_OR_RETURN(SpawnedBackend backend, SpawnBackend(options_.spawn));
   process_ = std::move(backend.process);
@@ -73,6 +74,8 @@ absl::Status VirtioDevice::ConnectBackend() {
     const ssize_t got = ::read(messages_.get(), text.data(), text.size());
     if (got > 0) absl::StrAppend(&detail, ": ", PrintableFromBackend(absl::string_view(text.data(), static_cast<size_t>(got) - 1)));
     if (ended.ok()) absl::StrAppend(&detail, " (its process ", ended->Describe(), ")", CompanionsEnd());
+  } else if (options_.helper.pid() > 0) {
+    if (const auto ended = options_.helper.Wait(kPostMortemMs); ended.ok()) absl::StrAppend(&detail, " (its process ", ended->Describe(), ")");
   }
   DropBackend();
   return absl::Status(status.code(), detail);
@@ -114,6 +117,8 @@ void VirtioDevice::OnLost(const absl::Status& why) {
     if (const auto ended = process_.Wait(kPostMortemMs); ended.ok()) {
       message = absl::StrCat("device '", name(), "' (pid ", process_.pid(), ") ", ended->Describe(), CompanionsEnd());
     }
+  } else if (options_.helper.pid() > 0) {
+    if (const auto ended = options_.helper.Wait(kPostMortemMs); ended.ok()) absl::StrAppend(&message, " (its process ", ended->Describe(), ")");
   }
   DropBackend();
   switch (options_.on_failure) {

@@ -55,10 +55,12 @@ class VirtioDevice final {
     VhostUserFrontendOptions frontend;
     OnFailure on_failure = OnFailure::kStop;
     std::string socket;          // of somebody else's backend; empty: ours
+    OwnedFd connection;          // to the one backend that there will be, which runs already
     BackendSpawnOptions spawn;   // ours; its descriptors are the ones below
     std::vector<OwnedFd> fds;    // kept for restarts
     std::vector<OwnedFd> kept;   // only held open
     OwnedFd control;             // the monitor's end of what it tells the device by, where it does
+    ChildProcess helper;         // a trusted process beside it, which dies with it
   };
 
   static absl::StatusOr<std::unique_ptr<VirtioDevice>> Create(const Environment& environment, Options options);

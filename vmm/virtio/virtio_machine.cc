@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "devices/pci/pci_layout.h"
+#include "devices/virtio/vsock/vsock_connector.h"
 #include "memory/ram_mapping.h"
 #include "vmm/virtio/device_options.h"
 
@@ -59,6 +60,12 @@ absl::Status VirtioMachine::AddDevices(const Environment& environment, const VmC
     options.spawn.jail = config.sandbox;
     options.spawn.executable_fd = executable_.get();
     has_foreign_ids_ = has_foreign_ids_ || !options.spawn.companion.name.empty();
+    if (options.spawn.kind == "vsock") {
+      ASSIGN_OR_RETURN(VsockConnector connector, StartVsockConnector(config.vsock.path, config.sandbox, executable_.get()));
+      options.helper = std::move(connector.process);
+      options.fds.push_back(std::move(connector.device_end));
+      options.fds.push_back(std::move(connector.before));
+    }
     const VirtioDevice::Environment around{.loop = environment.loop.loop(),
                                            .memory = environment.memory,
                                            .router = router_,

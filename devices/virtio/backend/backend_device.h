@@ -42,6 +42,8 @@ class BackendDevice {
   // The driver put something in, or the queue has just started. True: there is more, call again soon (others come first). The library
   // notifies afterwards; a device that takes its time notifies in between.
   [[nodiscard]] virtual bool Process(uint16_t index, BackendQueue& queue) noexcept = 0;
+  // The driver has reset the device; all queues are stopped.
+  virtual void OnReset() noexcept {}
   // No chain of this queue may be kept beyond it.
   virtual void OnQueueStopped(uint16_t /*index*/) noexcept {}
 };

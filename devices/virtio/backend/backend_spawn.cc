@@ -83,7 +83,7 @@ absl::StatusOr<SpawnedBackend> SpawnBackend(const BackendSpawnOptions& options, 
   }
   request.keeps_terminal = options.keeps_terminal;
   // Three eventfds a queue, a message's worth of others on their way, its own.
-  request.limits.open_files = 32 + 3u * options.queues;
+  request.limits.open_files = 32 + 3u * options.queues + options.connections;
   // Its threads are all there before its filter is, and count as processes. Without a namespace of its own it is counted together with
   // whatever else that user runs: then the filter alone keeps it from starting any.
   request.limits.processes = options.threads == 0 ? 0 : options.jail.waive_namespaces ? kNoLimit : 1 + options.threads;

@@ -35,6 +35,7 @@ struct BackendSpawnOptions {
   int executable_fd = -1;              // -1: the running program
   uint16_t queues = 1;                 // how many eventfds it will be sent
   uint64_t guest_bytes = kNoLimit;     // of memory that it will map
+  uint32_t connections = 0;            // descriptors that it makes while it serves
   uint64_t file_bytes = 0;             // the largest file that it may write
   uint16_t threads = 0;                // beside its first
   bool keeps_terminal = false;

@@ -2,12 +2,9 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -17,37 +14,10 @@
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "devices/virtio/backend/backend_process.h"
+#include "devices/virtio/backend/listen_unix.h"
 
 namespace vmm {
 namespace {
-
-absl::StatusOr<OwnedFd> Listen(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat("listen on '", path, "': a socket's path has 1 to ", sizeof(address.sun_path) - 1, " bytes"));
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  OwnedFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return ErrnoStatus(errno, "create socket");
-  struct stat about {};
-  if (::lstat(path.c_str(), &about) == 0 && S_ISSOCK(about.st_mode)) {
-    // One that somebody listens on is theirs.
-    const OwnedFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
-      return absl::AlreadyExistsError(absl::StrCat("listen on '", path, "': somebody does already"));
-    }
-    ::unlink(path.c_str());
-  }
-  // Nobody but this user may drive the device.
-  const mode_t before = ::umask(0177);
-  const int bound = ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
-  const int error = errno;
-  ::umask(before);
-  if (bound != 0) return ErrnoStatus(error, absl::StrCat("listen on '", path, "'"));
-  if (::listen(fd.get(), 1) != 0) return ErrnoStatus(errno, absl::StrCat("listen on '", path, "'"));
-  return fd;
-}
 
 // Until it has ended; what it says is passed on.
 absl::Status Serve(const BackendSpawnOptions& options, OwnedFd connection) {
@@ -104,7 +74,7 @@ absl::StatusOr<BackendListen> TakeListenArguments(std::vector<absl::string_view>
 
 absl::Status RunStandaloneBackend(const BackendListen& listen, const BackendSpawnOptions& options) {
   if (listen.fd >= 0) return Serve(options, OwnedFd(listen.fd));
-  ASSIGN_OR_RETURN(const OwnedFd listening, Listen(listen.socket));
+  ASSIGN_OR_RETURN(const OwnedFd listening, ListenUnix(listen.socket, 1));
   while (true) {
     OwnedFd connection(::accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!connection.valid()) {

@@ -412,6 +412,7 @@ void VhostUserServer::StopAll() {
     StopQueue(i);
     queues_[i]->enabled = false;
   }
+  device_.OnReset();
 }
 
 void VhostUserServer::Wake(uint16_t index) { Process(index); }
