@@ -242,6 +242,59 @@ TEST_F(VhostUserFrontendTest, TheInflightRegionIsKeptForTheNextBackendAndBounded
   ExpectLost(Code::kInvalidArgument, "in-flight region of 1099511627776 bytes");
 }
 
+TEST_F(VhostUserFrontendTest, APackedRingIsResumedWithAnInflightRegionAlone) {
+  const VirtioQueueSetup queue{0, 16, Gpa(0x1000), Gpa(0x2000), Gpa(0x3000)};
+  constexpr uint64_t kFeatures = virtio::kFeatureVersion1 | virtio::kFeatureRingPacked;
+  bool region = false;
+  std::vector<uint32_t> bases;
+  const auto answer = [&](FakeVhostUserPeer& peer, VhostUserMessage& message) {
+    peer.features |= virtio::kFeatureRingPacked;
+    if (region) peer.protocol_features |= vu::kProtocolInflightShmfd;
+    if (Is(message, Request::kSetVringBase)) bases.push_back(message.As<vu::VringState>()->num);
+    if (!Is(message, Request::kGetInflightFd)) return false;
+    const int fds[] = {ram_->fd()};
+    peer.Reply(message, vu::Inflight{4096, 0, 2, 16, 0}, fds);
+    return true;
+  };
+  ASSERT_OK(ConnectTo(answer));
+  ASSERT_TRUE(frontend_->Start(kFeatures, std::span(&queue, 1)));
+  EXPECT_THAT(ConnectTo(answer), StatusIs(Code::kFailedPrecondition, "a packed ring cannot be resumed"));
+  frontend_->Stop();
+  // One that no backend has had yet begins at its start.
+  ASSERT_TRUE(frontend_->Start(kFeatures, std::span(&queue, 1)));
+  ASSERT_OK(ConnectTo(answer));
+  frontend_->Stop();
+
+  region = true;
+  Make(5000);
+  ASSERT_OK(ConnectTo(answer));
+  ASSERT_TRUE(frontend_->Start(kFeatures, std::span(&queue, 1)));
+  ASSERT_OK(ConnectTo(answer));
+  frontend_->Stop();
+  EXPECT_EQ(bases, std::vector<uint32_t>(4, 1u << 31 | 1u << 15));
+}
+
+// The region may say that something of this queue is in flight, and nobody is there to take it back.
+TEST_F(VhostUserFrontendTest, AQueueThatIsResetBetweenTwoBackendsCostsADeviceReset) {
+  const auto answer = [&](FakeVhostUserPeer& peer, VhostUserMessage& message) {
+    peer.protocol_features |= vu::kProtocolInflightShmfd;
+    if (!Is(message, Request::kGetInflightFd)) return false;
+    const int fds[] = {ram_->fd()};
+    peer.Reply(message, vu::Inflight{4096, 0, 2, 16, 0}, fds);
+    return true;
+  };
+  ASSERT_OK(ConnectTo(answer));
+  ASSERT_TRUE(Start());
+  EXPECT_TRUE(frontend_->StopQueue(0));
+  EXPECT_TRUE(frontend_->StartQueue({0, 16, Gpa(0x1000), Gpa(0x2000), Gpa(0x3000)}));
+  peer_->HangUp();
+  ExpectLost(Code::kUnavailable, "closed the connection");
+  EXPECT_FALSE(frontend_->StopQueue(0));
+  frontend_->Stop();
+  ASSERT_OK(ConnectTo(answer));
+  EXPECT_TRUE(Start());
+}
+
 TEST_F(VhostUserFrontendTest, RequestsOfABackendAreBoundedAndChecked) {
   ASSERT_OK(ConnectTo(nullptr));
   VhostUserChannel requests(std::move(peer_->requests()));
