@@ -4,9 +4,11 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
@@ -196,6 +198,31 @@ TEST_F(BlockProcessTest, AnUnknownArgumentIsSaidOnStandardError) {
   const ssize_t got = ::read(backend.messages.get(), text.data(), text.size());
   ASSERT_GT(got, 0);
   EXPECT_EQ(text.substr(0, static_cast<size_t>(got)), "unknown argument '--what'\n");
+}
+
+TEST(BlockArgumentsTest, WhatMakesNoSenseIsRefusedBeforeAnythingStarts) {
+  const std::pair<const char*, const char*> bad[] = {
+      {"--path x --workers 17", "argument '--workers': '17' is not what it takes"},
+      {"--path x --workers=-1", "argument '--workers': '-1' is not what it takes"},
+      {"--path x --queues 0", "argument '--queues': '0' is not what it takes"},
+      {"--path x --queues 17", "argument '--queues': '17' is not what it takes"},
+      {"--path x --serial 123456789012345678901", "argument '--serial': '123456789012345678901' is not what it takes"},
+      {"--path x --bytes-per-second 1G", "argument '--bytes-per-second': '1G' is not what it takes"},
+      {"--path", "argument '--path' needs a value"},
+      {"--path x --direct", "unknown argument '--direct'"},
+      {"--workers 1", "needs --path FILE: a raw image or a block device"},
+  };
+  for (const auto& [arguments, message] : bad) {
+    // Last, so that an argument without its value has none.
+    const std::string command = "devices/virtio/block/block_process_for_test device block --socket /nowhere/s " + std::string(arguments) + " 2>&1";
+    FILE* const pipe = ::popen(command.c_str(), "r");
+    ASSERT_NE(pipe, nullptr);
+    std::string said(500, 0);
+    said.resize(::fread(said.data(), 1, said.size(), pipe));
+    const int status = ::pclose(pipe);
+    EXPECT_EQ(WEXITSTATUS(status), 2) << arguments;
+    EXPECT_EQ(said, "vmm device block: " + std::string(message) + "\n");
+  }
 }
 
 template <typename Driver, uint64_t kFormFeatures>
