@@ -33,6 +33,22 @@ class XmmAccess {
   [[nodiscard]] virtual bool Store(const XmmRegisters& xmm) noexcept = 0;
 };
 
+// What has become of an access that left the guest.
+enum class AccessAnswer : uint8_t {
+  kUnclaimed,  // it is not for here: the machine's devices are asked
+  kDone,       // a read's answer is in `data`
+  // A higher trust level has been told, and it is not made. When this level runs again it stands at the beginning of the instruction
+  // (of its iteration, where that is repeated). What `data` holds is what the processor stores if it stores something meanwhile.
+  kNotMade,
+};
+
+struct PortAccess {
+  uint16_t port;
+  uint8_t bytes;   // 1, 2 or 4
+  uint32_t count;  // above 1 for string instructions: accesses, one after the other
+  bool write;
+};
+
 enum class HypercallOutcome : uint8_t {
   kDone,              // registers hold the result; go on behind the call
   kAgain,             // registers hold where to continue; make the same call again, interrupts first
@@ -50,10 +66,16 @@ class GuestInterface {
   [[nodiscard]] virtual bool WriteMsr(uint32_t msr, uint64_t value) noexcept = 0;
   [[nodiscard]] virtual HypercallOutcome Hypercall(HypercallRegisters& registers, XmmAccess& xmm) noexcept = 0;
 
-  // An access that KVM found no memory for. True: it was to a page of this level's own processor (its local APIC), or to RAM that a
-  // higher level refuses, and has been dealt with; a read's answer is in `data`.
-  [[nodiscard]] virtual bool AccessOwnPage(uint64_t /*guest_gpa*/, std::span<std::byte> /*data*/, bool /*write*/) noexcept {
-    return false;
+  // Before ReadMsr and WriteMsr, and before a port's device is asked. True, kNotMade: a higher level has been told instead.
+  [[nodiscard]] virtual bool OnInterceptedMsr(uint32_t /*msr*/, bool /*write*/) noexcept { return false; }
+  [[nodiscard]] virtual AccessAnswer AccessPort(const PortAccess& /*access*/, std::span<std::byte> /*data*/) noexcept {
+    return AccessAnswer::kUnclaimed;
+  }
+
+  // An access that KVM found no memory for: to a page of this level's own processor (its local APIC), to RAM that a higher level
+  // refuses, or to a device of the machine's.
+  [[nodiscard]] virtual AccessAnswer AccessMemory(uint64_t /*guest_gpa*/, std::span<std::byte> /*data*/, bool /*write*/) noexcept {
+    return AccessAnswer::kUnclaimed;
   }
   // HLT, of a level without a local APIC in the kernel: the processor is behind it.
   virtual void OnHalt() noexcept {}

@@ -2,11 +2,13 @@
 // A failure here says that a host's KVM is not the one that was measured, not that our code is wrong.
 
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -19,6 +21,7 @@
 #include "base/owned_fd.h"
 #include "base/status_matchers.h"
 #include "kvm/guest_code_for_test.h"
+#include "kvm/ioctl.h"
 #include "kvm/system.h"
 #include "kvm/uapi.h"
 #include "kvm/vcpu.h"
@@ -598,6 +601,117 @@ TEST_F(KvmAssumptionTimer, ACountSetByUserSpaceDoesNotEnableTheTimer) {
 }
 
 // Without the setting it says "not the TSC" of every VM that has not run yet, and a page that is made then is invalid for ever.
+// --- What a higher trust level would like to decide about, and KVM tells nobody ------------------------------------------------
+
+// CR0 with WP, CR4 with DE, GDTR, IDTR, LDTR; then a port.
+Bytes SystemRegisterWrites() {
+  return Bytes{0x0f, 0x20, 0xc0} + Bytes{0x0d} + Word(0x1'0000) + Bytes{0x0f, 0x22, 0xc0} +  // mov eax, cr0; or; mov cr0, eax
+         Bytes{0x0f, 0x20, 0xe0} + Bytes{0x0d} + Word(0x8) + Bytes{0x0f, 0x22, 0xe0} +       // the same of cr4
+         Bytes{0x0f, 0x01, 0x15} + Word(kVariables) + Bytes{0x0f, 0x01, 0x1d} + Word(kVariables + 8) +  // lgdt, lidt
+         Bytes{0x31, 0xc0, 0x0f, 0x00, 0xd0} + Out(1) + kForever;                                        // lldt ax
+}
+
+TEST_F(KvmAssumption, WritesOfControlAndDescriptorTableRegistersDoNotExitWhateverIsAskedFor) {
+  CreateIrqChip();
+  AddVcpu(kCode);
+  // All that this KVM has of exits that can be asked for. Those it lacks are not asked.
+  constexpr MsrRange kAll{.base = 0xc000'0000, .count = 0x1000};
+  ASSERT_OK(vm_->SetMsrFilter(std::span(&kAll, 1), /*refused_exit=*/true));
+  for (const uint32_t capability : {uint32_t{KVM_CAP_EXIT_ON_EMULATION_FAILURE}, uint32_t{KVM_CAP_X86_BUS_LOCK_EXIT},
+                                    uint32_t{KVM_CAP_EXCEPTION_PAYLOAD}, uint32_t{KVM_CAP_X86_TRIPLE_FAULT_EVENT}}) {
+    (void)vm_->EnableCap(capability, capability == KVM_CAP_X86_BUS_LOCK_EXIT ? KVM_BUS_LOCK_DETECTION_EXIT : 1);
+  }
+  struct {
+    uint16_t limit;
+    uint32_t base;
+    uint16_t pad;
+  } __attribute__((packed)) const tables[2] = {{31, kGdt, 0}, {kVectors * 8 - 1, kIdt, 0}};
+  std::memcpy(monitor_ + kVariables, tables, sizeof(tables));
+  Put(kCode, SystemRegisterWrites());
+  Vcpu& vcpu = *vcpus_[0];
+  ASSERT_EQ(vcpu.Run(), RunResult::kExit);
+  ASSERT_EQ(vcpu.run().exit_reason, static_cast<uint32_t>(KVM_EXIT_IO));  // the first exit is behind them all
+  ASSERT_OK_AND_ASSIGN(const kvm_sregs sregs, vcpu.GetSregs());
+  EXPECT_NE(sregs.cr0 & 0x1'0000, 0u);
+  EXPECT_NE(sregs.cr4 & 0x8, 0u);
+  EXPECT_EQ(sregs.ldt.selector, 0);
+}
+
+// Stepping is the one thing that stops at them: behind each instruction, done, and at all others too.
+TEST_F(KvmAssumption, SteppingStopsBehindEveryInstructionWithTheRegisterWritten) {
+  AddVcpu(kCode);
+  Put(kCode, SystemRegisterWrites());
+  Vcpu& vcpu = *vcpus_[0];
+  kvm_guest_debug debug{};
+  debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+  ASSERT_EQ(Ioctl(vcpu.fd(), KVM_SET_GUEST_DEBUG, &debug), 0);
+  for (int step = 0; step < 3; ++step) {
+    ASSERT_EQ(vcpu.Run(), RunResult::kExit);
+    ASSERT_EQ(vcpu.run().exit_reason, static_cast<uint32_t>(KVM_EXIT_DEBUG));
+  }
+  ASSERT_OK_AND_ASSIGN(const kvm_sregs sregs, vcpu.GetSregs());
+  ASSERT_OK_AND_ASSIGN(const kvm_regs regs, vcpu.GetRegs());
+  EXPECT_GE(regs.rip, kCode + 3 + 5 + 3);  // an emulated processor may step over one more
+  EXPECT_NE(sregs.cr0 & 0x1'0000, 0u);
+}
+
+class KvmAssumptionInit : public KvmAssumption {
+ protected:
+  // The second vCPU counts; the first sends it INIT.
+  void SetUp() override {
+    KvmAssumption::SetUp();
+    if (IsSkipped()) return;
+    CreateIrqChip();
+    const Bytes count = Increment(kVariables);
+    Put(kSecondCode, count + JumpBack(count.size()));
+    Put(kCode, kApicOn + StoreImmediate(0xfee0'0310, 1 << 24) + StoreImmediate(0xfee0'0300, 0x4500) + Out(1));
+    AddVcpu(kCode);
+    AddVcpu(kSecondCode);
+    ASSERT_OK(vcpus_[1]->SetMpState(KVM_MP_STATE_RUNNABLE));
+  }
+  void SendInit() {
+    ASSERT_EQ(vcpus_[0]->Run(), RunResult::kExit);
+    ASSERT_EQ(vcpus_[0]->run().exit_reason, static_cast<uint32_t>(KVM_EXIT_IO));
+  }
+};
+
+TEST_F(KvmAssumptionInit, AVcpuInTheGuestIsResetByItWithoutAnExit) {
+  std::atomic<int> thread_id{0};
+  std::atomic<bool> over{false};
+  std::thread second([&] {
+    thread_id = static_cast<int>(::gettid());
+    EXPECT_EQ(vcpus_[1]->Run(), RunResult::kInterrupted);  // by the signal below, and by nothing before
+    over = true;
+  });
+  while (At<uint32_t>(kVariables).load() < 1000) std::this_thread::yield();
+  SendInit();
+  // It stops counting. Not a wait for an event: nothing tells of it.
+  uint32_t before, now = At<uint32_t>(kVariables).load();
+  do {
+    before = now;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    now = At<uint32_t>(kVariables).load();
+  } while (now != before);
+  EXPECT_FALSE(over);
+  vcpus_[1]->RequestExit();
+  ::syscall(SYS_tgkill, ::getpid(), thread_id.load(), SIGALRM);
+  second.join();
+  ASSERT_OK_AND_ASSIGN(const uint32_t state, vcpus_[1]->GetMpState());
+  EXPECT_EQ(state, static_cast<uint32_t>(KVM_MP_STATE_INIT_RECEIVED));
+}
+
+// Outside the guest it can be taken away, at the cost of a system call an entry: of no use while the guest can be inside.
+TEST_F(KvmAssumptionInit, OneThatIsPendingOutsideTheGuestCanBeTakenAway) {
+  SendInit();
+  ASSERT_OK_AND_ASSIGN(kvm_vcpu_events events, vcpus_[1]->GetVcpuEvents());
+  events.smi.latched_init = 0;
+  events.flags = KVM_VCPUEVENT_VALID_SMM;
+  ASSERT_OK(vcpus_[1]->SetVcpuEvents(events));
+  Put(kSecondCode, Out(2));
+  ASSERT_EQ(vcpus_[1]->Run(), RunResult::kExit);
+  EXPECT_EQ(vcpus_[1]->run().io.port, 2);
+}
+
 TEST_F(KvmAssumption, AClockThatIsSetSaysBeforeTheFirstRunWhatItSaysAfterIt) {
   CreateIrqChip();
   Put(kCode, Out(0x10));

@@ -1,8 +1,7 @@
 #include "kvm/vm.h"
 
-#include <algorithm>
+#include <array>
 #include <cerrno>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -112,23 +111,26 @@ absl::Status Vm::SetMsrFilter(std::span<const MsrRange> trapped, bool refused_ex
   // first: a filter without it turns accesses into #GP.
   constexpr uint64_t kRefused = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN;
   RETURN_IF_ERROR(EnableCap(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER | (refused_exit ? kRefused : 0)));
+  if (!ReplaceMsrFilter(trapped)) return KvmStatus(errno, absl::StrCat("filter ", trapped.size(), " ranges of MSRs"));
+  return absl::OkStatus();
+}
+
+bool Vm::ReplaceMsrFilter(std::span<const MsrRange> trapped) noexcept {
+  // A bit that is 0 traps. KVM looks at no bit beyond `nmsrs`, so zeros alone, as many as the longest range needs, do for all.
+  static constexpr std::array<uint8_t, 4096 / 8> kZeros{};
+  errno = EINVAL;
+  if (trapped.size() > KVM_MSR_FILTER_MAX_RANGES) return false;
   kvm_msr_filter filter{};
   filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
-  // A bit that is 0 traps. KVM looks at no bit beyond `nmsrs`, so zeros alone, as many as the longest range needs, do for all.
-  uint32_t longest = 0;
-  for (const MsrRange& range : trapped) longest = std::max(longest, range.count);
-  std::vector<uint8_t> zeros((size_t{longest} + 63) / 64 * 8);
   for (size_t i = 0; i < trapped.size(); ++i) {
+    if (trapped[i].count > kZeros.size() * 8) return false;
     kvm_msr_filter_range& range = filter.ranges[i];
     range.flags = (trapped[i].read ? KVM_MSR_FILTER_READ : 0u) | (trapped[i].write ? KVM_MSR_FILTER_WRITE : 0u);
     range.base = trapped[i].base;
     range.nmsrs = trapped[i].count;
-    range.bitmap = zeros.data();
+    range.bitmap = const_cast<uint8_t*>(kZeros.data());  // KVM reads it
   }
-  if (Ioctl(fd_.get(), KVM_X86_SET_MSR_FILTER, &filter) != 0) {
-    return KvmStatus(errno, absl::StrCat("filter ", trapped.size(), " ranges of MSRs"));
-  }
-  return absl::OkStatus();
+  return Ioctl(fd_.get(), KVM_X86_SET_MSR_FILTER, &filter) == 0;
 }
 
 absl::StatusOr<kvm_clock_data> Vm::GetClock() const {

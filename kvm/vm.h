@@ -81,6 +81,9 @@ class Vm final {
   // Replaces the filter. At most 16 ranges. Accesses that KVM itself refuses elsewhere stay #GP, unless `refused_exit`: then they
   // leave KVM too (x2APIC's are refused where there is no local APIC in the kernel).
   absl::Status SetMsrFilter(std::span<const MsrRange> trapped, bool refused_exit = false);
+  // The same afterwards, as often as wanted, by any thread and without allocation of ours. A vCPU that is outside the guest at its
+  // return exits by the new filter; one that runs may make one access yet by the old. False: KVM refused, and the old one stays.
+  [[nodiscard]] bool ReplaceMsrFilter(std::span<const MsrRange> trapped) noexcept;
 
   // kvmclock's time with the host's TSC and wall clock of the same moment, as far as `flags` says that it has them.
   absl::StatusOr<kvm_clock_data> GetClock() const;

@@ -101,6 +101,8 @@ class ProtectionEnforcer final {
   // What a level may do with a page as it is enforced: the map's rights, rounded up. For who explains a fault.
   [[nodiscard]] PageRights Enforced(unsigned level, Gpfn guest_page) const noexcept { return RoundUp(map_.Rights(level, guest_page)); }
   [[nodiscard]] const ProtectionMap& map() const noexcept { return map_; }
+  // False: no page was ever protected. A hint: another thread may protect the first meanwhile.
+  [[nodiscard]] bool any() const noexcept { return pages_.load(std::memory_order_relaxed) != 0; }
   // For LevelMemory.
   [[nodiscard]] AccessGate& gate() noexcept { return gate_; }
 

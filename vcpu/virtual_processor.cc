@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -275,7 +276,59 @@ bool VirtualProcessor::HandleExit() noexcept {
   in_exit_ = true;
   const bool go_on = DispatchExit();
   in_exit_ = false;
-  return go_on;
+  if (!put_back_) return go_on;
+  put_back_ = false;
+  return go_on && PutBack();
+}
+
+// KVM finishes what it has begun, with answers that mean nothing, and its registers are then replaced by those of before. There is no
+// way to make it forget: but what is left of one iteration has no effects, since exits are answered here, and `data` of an exit that
+// was refused was filled by who refused it.
+bool VirtualProcessor::PutBack() noexcept {
+  kvm::Vcpu& vcpu = active_vcpu();
+  const kvm_regs before = vcpu.synced_regs();
+  const auto events = vcpu.GetVcpuEvents();
+  if (vcpu.run().exit_reason == KVM_EXIT_MMIO) {
+    // A repeated instruction would go on to its next iterations.
+    vcpu.synced_regs().rcx = 1;
+    vcpu.MarkSyncedRegsDirty();
+  }
+  while (unsettled_ && !failed_) {
+    vcpu.RequestExit();
+    switch (vcpu.Run()) {
+      case kvm::RunResult::kExit: {
+        kvm_run& run = vcpu.run();
+        if (run.exit_reason == KVM_EXIT_IO) {
+          if (run.io.direction == KVM_EXIT_IO_IN) std::ranges::fill(vcpu.io_data(), std::byte{0xff});
+        } else if (run.exit_reason == KVM_EXIT_MMIO) {
+          if (run.mmio.is_write == 0) std::memset(run.mmio.data, 0xff, sizeof(run.mmio.data));
+        } else if (!DispatchExit()) {
+          return false;
+        }
+        break;
+      }
+      case kvm::RunResult::kInterrupted:
+      case kvm::RunResult::kMemoryFault:
+        unsettled_ = false;
+        break;
+      case kvm::RunResult::kError:
+        Fail(absl::StrCat("KVM_RUN failed: ", std::strerror(vcpu.last_error())));
+        break;
+    }
+  }
+  // Loading them also drops the trap that KVM raises behind an instruction when the guest single-steps.
+  vcpu.synced_regs() = before;
+  vcpu.MarkSyncedRegsDirty();
+  if (events.ok() && events->interrupt.shadow != 0) {
+    auto now = vcpu.GetVcpuEvents();
+    if (now.ok()) {
+      now->exception.pending = 0;
+      now->interrupt.shadow = events->interrupt.shadow;
+      now->flags = KVM_VCPUEVENT_VALID_SHADOW;
+      if (!vcpu.SetVcpuEvents(*now).ok()) Fail("KVM does not take the shadow of an instruction");
+    }
+  }
+  return !failed_;
 }
 
 bool VirtualProcessor::DispatchExit() noexcept {
@@ -354,6 +407,12 @@ void VirtualProcessor::HandlePio() noexcept {
   const auto& io = active_vcpu().run().io;
   const std::span<std::byte> data = active_vcpu().io_data();
   if (data.empty()) return;
+  if (guest() != nullptr) {
+    const PortAccess access{.port = io.port, .bytes = io.size, .count = io.count, .write = io.direction == KVM_EXIT_IO_OUT};
+    const AccessAnswer answer = guest()->AccessPort(access, data);
+    put_back_ = answer == AccessAnswer::kNotMade;
+    if (answer != AccessAnswer::kUnclaimed) return;
+  }
   // `count` is above 1 for string instructions: one access each, to the same port. A device may take its deadline for
   // each of thousands; who waits for this thread to stop waits for one.
   for (uint32_t i = 0; i < io.count && !stop_.load(std::memory_order_acquire); ++i) {
@@ -364,9 +423,18 @@ void VirtualProcessor::HandlePio() noexcept {
   }
 }
 
+void VirtualProcessor::WritePort(uint16_t port, std::span<const std::byte> data) noexcept {
+  if (!environment_.ports.Write(port, data)) Count(stats_.unclaimed);
+}
+
 void VirtualProcessor::HandleMsr(bool write) noexcept {
   Count(stats_.msr);
   auto& msr = active_vcpu().run().msr;
+  if (guest() != nullptr && guest()->OnInterceptedMsr(msr.index, write)) {
+    put_back_ = true;
+    msr.error = 0;
+    return;
+  }
   bool known = false;
   if (guest() != nullptr) {
     if (write) {
@@ -436,7 +504,11 @@ void VirtualProcessor::HandleMmio() noexcept {
   auto& mmio = active_vcpu().run().mmio;
   const size_t bytes = mmio.len <= sizeof(mmio.data) ? mmio.len : sizeof(mmio.data);
   const std::span<std::byte> data(reinterpret_cast<std::byte*>(mmio.data), bytes);
-  if (guest() != nullptr && guest()->AccessOwnPage(mmio.phys_addr, data, mmio.is_write != 0)) return;
+  if (guest() != nullptr) {
+    const AccessAnswer answer = guest()->AccessMemory(mmio.phys_addr, data, mmio.is_write != 0);
+    put_back_ = answer == AccessAnswer::kNotMade;
+    if (answer != AccessAnswer::kUnclaimed) return;
+  }
   const bool claimed = mmio.is_write != 0 ? environment_.memory.Write(mmio.phys_addr, data)
                                           : environment_.memory.Read(mmio.phys_addr, data);
   if (!claimed) Count(stats_.unclaimed);

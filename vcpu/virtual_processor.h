@@ -33,6 +33,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -118,6 +119,8 @@ class VirtualProcessor final : public VpKick {
   [[nodiscard]] kvm::Vcpu& vcpu(size_t level) noexcept { return *levels_[level].vcpu; }
   // Injects an exception into the active level; what it meets on its way makes it worse, as in a processor. False: the machine ends.
   [[nodiscard]] bool Inject(uint8_t vector, std::optional<uint32_t> error_code) noexcept;
+  // The VP's thread: to a port's device, what the guest has written earlier.
+  void WritePort(uint16_t port, std::span<const std::byte> data) noexcept;
   // Ends the machine. For who finds on this thread that KVM does not do what it must.
   void Fail(absl::string_view what) noexcept;
 
@@ -135,6 +138,8 @@ class VirtualProcessor final : public VpKick {
   // False: the machine ends.
   [[nodiscard]] bool HandleExit() noexcept;
   [[nodiscard]] bool DispatchExit() noexcept;
+  // The exit's instruction is as if it had not begun, and nothing is left of it for KVM to do. False: the machine ends.
+  [[nodiscard]] bool PutBack() noexcept;
   void HandlePio() noexcept;
   void HandleMmio() noexcept;
   void HandleMsr(bool write) noexcept;
@@ -161,6 +166,7 @@ class VirtualProcessor final : public VpKick {
   bool unsettled_ = false;         // the VP thread's: an exit waits for its completion
   bool left_by_call_ = false;      // the VP thread's: the active level's last exit was its call of another; no exception waits
   bool in_exit_ = false;           // the VP thread's: a device or the guest interface is being asked
+  bool put_back_ = false;          // the VP thread's: the exit that is being handled is to be put back
   bool failed_ = false;            // the VP thread's: the machine ends, found by Settle
   VpStats stats_;
   pthread_t thread_{};

@@ -403,6 +403,7 @@ absl::Status MicroVmImpl::BuildHyperv() {
   if (config_.hyperv.vsm) environment.levels.push_back({*vtl1_vm_, *vtl1_view_});
   environment.protections = protections_.get();
   environment.vsm.mbec = config_.hyperv.claim_mbec;
+  environment.vsm.accept_unenforceable = config_.hyperv.round_unenforceable;
   ASSIGN_OR_RETURN(hyperv_, HypervMachine::Create(environment, offer, backing));
   if (config_.machine != MachineKind::kTest) return absl::OkStatus();
   hyperv_test_device_ = std::make_unique<HypervTestDevice>(hyperv_->connections(), *hyperv_);
@@ -529,7 +530,9 @@ void MicroVmImpl::AddVsmStats(const VsmMachine& vsm, MicroVmStats& stats) const 
                              .unknown = from.intercepts.unknown,
                              .named = from.intercepts.named,
                              .other_first = from.intercepts.other_first,
-                             .unexplained = from.intercepts.unexplained});
+                             .unexplained = from.intercepts.unexplained,
+                             .msrs = from.accesses.msrs,
+                             .ports = from.accesses.ports});
   }
   const ProtectionEnforcer::Stats from = protections_->stats();
   stats.protections = {.way = static_cast<char>(protection_way_),
@@ -539,7 +542,8 @@ void MicroVmImpl::AddVsmStats(const VsmMachine& vsm, MicroVmStats& stats) const 
                        .rounded = from.rounded,
                        .not_enforceable = from.not_enforceable,
                        .too_many_pieces = from.too_many_pieces,
-                       .host_refused = from.host_refused};
+                       .host_refused = from.host_refused,
+                       .unenforced_intercepts = vsm.unenforced_intercepts()};
 }
 
 absl::Status MicroVmImpl::SetBalloonTarget(uint64_t mib) {

@@ -26,7 +26,10 @@ struct MicroVmStats {
     uint64_t named = 0;
     uint64_t other_first = 0;
     uint64_t unexplained = 0;
-    [[nodiscard]] uint64_t told() const noexcept { return reads + writes + executes; }
+    // Told too: of MSRs and I/O ports.
+    uint64_t msrs = 0;
+    uint64_t ports = 0;
+    [[nodiscard]] uint64_t told() const noexcept { return reads + writes + executes + msrs + ports; }
   };
   struct Processor {
     uint64_t pio_exits = 0;
@@ -59,6 +62,8 @@ struct MicroVmStats {
     uint64_t not_enforceable = 0;
     uint64_t too_many_pieces = 0;
     uint64_t host_refused = 0;
+    // Intercepts that were asked for, cannot be made here, and were accepted all the same (`unenforceable: ROUND`).
+    uint64_t unenforced_intercepts = 0;
     [[nodiscard]] uint64_t refused() const noexcept { return not_enforceable + too_many_pieces + host_refused; }
   };
   // As the balloon's device last said (at most ten times a second); the guest's own words for its part.

@@ -29,6 +29,34 @@ class Decoder final {
     return access_.result();
   }
 
+  InstructionShape Describe() noexcept {
+    constexpr ZydisInstructionAttributes kRepeats = ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+    InstructionShape shape;
+    const bool known = Fetch();
+    shape.byte_count = static_cast<uint8_t>(fetched_);
+    shape.bytes = access_.result().violation.bytes;
+    if (!known) return shape;
+    const ZydisDecodedInstruction& info = instruction_.info;
+    const bool string = info.meta.category == ZYDIS_CATEGORY_STRINGOP || info.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+    shape.length = info.length;
+    shape.port = info.meta.category == ZYDIS_CATEGORY_IOSTRINGOP || info.mnemonic == ZYDIS_MNEMONIC_IN ||
+                 info.mnemonic == ZYDIS_MNEMONIC_OUT;
+    shape.port_string = info.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+    shape.port_input = info.mnemonic == ZYDIS_MNEMONIC_IN || info.mnemonic == ZYDIS_MNEMONIC_INSB ||
+                       info.mnemonic == ZYDIS_MNEMONIC_INSW || info.mnemonic == ZYDIS_MNEMONIC_INSD;
+    shape.repeat = string && (info.attributes & kRepeats) != 0;
+    return shape;
+  }
+
+  bool LoadTarget(std::span<std::byte> out) noexcept {
+    if (!Fetch()) return false;
+    for (const ZydisDecodedOperand& operand : instruction_.operands()) {
+      if (!IsMemory(operand) || operand.mem.type != ZYDIS_MEMOP_TYPE_MEM || OperandIntent(operand) != AccessIntent::kWrite) continue;
+      return LoadOperand(access_, instruction_, operand, out);
+    }
+    return false;
+  }
+
  private:
   // The bytes at RIP, the next page's only if the instruction goes on there.
   bool Fetch() noexcept {
@@ -341,6 +369,30 @@ class Decoder final {
 AccessDecoding DecodeAccess(const AccessRegisters& registers, const GuestMemory& memory, const LevelView& view,
                             VectorState& vectors) noexcept {
   return Decoder(registers, memory, view, vectors).Run();
+}
+
+namespace {
+
+// For decodings that look at no vector register.
+class NoVectors final : public VectorState {
+ public:
+  [[nodiscard]] bool Vector(unsigned, std::span<std::byte, 64>) noexcept override { return false; }
+  [[nodiscard]] bool Mask(unsigned, uint64_t&) noexcept override { return false; }
+  [[nodiscard]] bool Mmx(unsigned, uint64_t&) noexcept override { return false; }
+  [[nodiscard]] bool XsaveComponent(unsigned, Component&) noexcept override { return false; }
+};
+
+}  // namespace
+
+InstructionShape DescribeInstruction(const AccessRegisters& registers, const GuestMemory& memory, const LevelView& view) noexcept {
+  NoVectors none;
+  return Decoder(registers, memory, view, none).Describe();
+}
+
+bool LoadTarget(const AccessRegisters& registers, const GuestMemory& memory, const LevelView& view,
+                std::span<std::byte> out) noexcept {
+  NoVectors none;
+  return Decoder(registers, memory, view, none).LoadTarget(out);
 }
 
 AccessDecoding DecodeEventAccess(const AccessRegisters& registers, const AccessEvent& event, const GuestMemory& memory,

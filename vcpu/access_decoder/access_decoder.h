@@ -127,6 +127,24 @@ struct AccessDecoding {
 [[nodiscard]] AccessDecoding DecodeAccess(const AccessRegisters& registers, const GuestMemory& memory, const LevelView& view,
                                           VectorState& vectors) noexcept;
 
+// The instruction at RIP, as far as who is told of it wants to know.
+struct InstructionShape {
+  uint8_t length = 0;  // 0: it cannot be fetched, or is none
+  uint8_t byte_count = 0;  // as AccessViolation's
+  std::array<std::byte, 16> bytes{};
+  bool port = false;         // IN, OUT, INS, OUTS
+  bool port_string = false;  // INS, OUTS
+  bool port_input = false;   // IN, INS
+  bool repeat = false;       // REP, of a string instruction
+};
+[[nodiscard]] InstructionShape DescribeInstruction(const AccessRegisters& registers, const GuestMemory& memory,
+                                                   const LevelView& view) noexcept;
+
+// What is now where the instruction at RIP would write its one memory operand, `out` bytes of it from the operand's address on; by the
+// level's rights. False: it has none, or some of it cannot be read, and `out` is as it was there.
+[[nodiscard]] bool LoadTarget(const AccessRegisters& registers, const GuestMemory& memory, const LevelView& view,
+                              std::span<std::byte> out) noexcept;
+
 // For a fault while an event is being delivered (KVM_GET_VCPU_EVENTS shows it injected): IDT, TSS, descriptors and stack.
 struct AccessEvent {
   uint8_t vector = 0;

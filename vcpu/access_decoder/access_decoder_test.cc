@@ -397,6 +397,70 @@ TEST(AccessDecoderTest, UserModeMeetsSupervisorPages) {
 
 // --- Strings, bits, ports ----------------------------------------------------------------------------------------------
 
+TEST(InstructionShapeTest, SaysWhatPortInstructionsAre) {
+  struct {
+    const char* code;
+    uint8_t length;
+    bool port, string, input, repeat;
+  } constexpr kCases[] = {
+      {"ec", 1, true, false, true, false},       // in al, dx
+      {"66e580", 3, true, false, true, false},   // in ax, 0x80
+      {"e680", 2, true, false, false, false},    // out 0x80, al
+      {"6c", 1, true, true, true, false},        // insb
+      {"f3666d", 3, true, true, true, true},     // rep insw
+      {"6e", 1, true, true, false, false},       // outsb
+      {"f36f", 2, true, true, false, true},      // rep outsd
+      {"0f30", 2, false, false, false, false},   // wrmsr
+      {"f3a4", 2, false, false, false, true},    // rep movsb
+  };
+  for (const auto& c : kCases) {
+    AccessTrace trace;
+    trace.PutCode(c.code);
+    const InstructionShape shape = DescribeInstruction(trace.registers, *trace.memory, trace.view);
+    EXPECT_EQ(shape.length, c.length) << c.code;
+    EXPECT_EQ(shape.port, c.port) << c.code;
+    EXPECT_EQ(shape.port_string, c.string) << c.code;
+    EXPECT_EQ(shape.port_input, c.input) << c.code;
+    EXPECT_EQ(shape.repeat, c.repeat) << c.code;
+    EXPECT_GE(shape.byte_count, c.length) << c.code;
+  }
+}
+
+TEST(InstructionShapeTest, BytesThatAreNoInstructionHaveNone) {
+  AccessTrace trace;
+  trace.PutCode("06");
+  EXPECT_EQ(DescribeInstruction(trace.registers, *trace.memory, trace.view).length, 0);
+  trace.view.Set(AccessTrace::kCode, PageRights::None());
+  const InstructionShape none = DescribeInstruction(trace.registers, *trace.memory, trace.view);
+  EXPECT_EQ(none.length, 0);
+  EXPECT_EQ(none.byte_count, 0);
+}
+
+TEST(LoadTargetTest, IsWhatTheInstructionWouldWriteOver) {
+  AccessTrace trace;
+  trace.Put<uint32_t>(trace.registers.gpr[7], 0x4433'2211);
+  std::array<std::byte, 4> out{};
+  for (const char* code : {"6d", "f36d", "a5"}) {  // insd, rep insd, movsd
+    trace.PutCode(code);
+    out = {};
+    EXPECT_TRUE(LoadTarget(trace.registers, *trace.memory, trace.view, out)) << code;
+    EXPECT_EQ(out[0], std::byte{0x11}) << code;
+    EXPECT_EQ(out[3], std::byte{0x44}) << code;
+  }
+  trace.PutCode("ed");  // in eax, dx
+  EXPECT_FALSE(LoadTarget(trace.registers, *trace.memory, trace.view, out));
+  // Over the edge of a page that cannot be read: what can be is there.
+  trace.PutCode("6d");
+  trace.registers.gpr[7] = 0x7ffe;
+  trace.Put<uint16_t>(0x7ffe, 0x6655);
+  trace.view.Set(0x8000, PageRights::None());
+  out = {};
+  EXPECT_FALSE(LoadTarget(trace.registers, *trace.memory, trace.view, out));
+  EXPECT_EQ(out[0], std::byte{0x55});
+  EXPECT_EQ(out[1], std::byte{0x66});
+  EXPECT_EQ(out[2], std::byte{0});
+}
+
 TEST(AccessDecoderTest, ARepeatThatIsDoneAccessesNothing) {
   AccessTrace trace;
   trace.registers.gpr[1] = 0x1'0000'0000;

@@ -99,12 +99,16 @@ absl::Status HypervMachine::Finish(const std::vector<std::unique_ptr<VirtualProc
       HvSharedRegisters::Environment{*clock_, environment_.control, memory_},
       HvSharedRegisters::Frequencies{.tsc_hz = uint64_t{first.TscKhz()} * 1000, .apic_hz = kApicHz});
   ASSIGN_OR_RETURN(partition_, HvPartition::Create(offer_, *shared_, overlays_));
-  RETURN_IF_ERROR(TrapMsrs());
+  const std::vector<kvm::MsrRange> trapped = TrappedMsrs();
+  RETURN_IF_ERROR(environment_.vm.SetMsrFilter(trapped));
   if (vsm_ != nullptr) {
     RETURN_IF_ERROR(vsm_->Finish(processors, {.shared = *shared_,
                                               .connections = connections_,
                                               .clock = *clock_,
                                               .vtl0 = *partition_,
+                                              .vtl0_memory = memory_,
+                                              .vtl0_vm = environment_.vm,
+                                              .vtl0_trapped = trapped,
                                               .tsc_offset = offset.ok() ? std::optional<uint64_t>(*offset) : std::nullopt}));
   }
   HypervProcessor::Interface interface{.partition = *partition_,
@@ -116,11 +120,13 @@ absl::Status HypervMachine::Finish(const std::vector<std::unique_ptr<VirtualProc
                                        .eoi_watch = *eoi_watch_,
                                        .kernel_timers = backing_ == Backing::kKernel,
                                        .levels = nullptr,
-                                       .intercepts = nullptr};
+                                       .intercepts = nullptr,
+                                       .accesses = nullptr};
   for (size_t index = 0; index < processors.size(); ++index) {
     if (vsm_ != nullptr) {
       interface.levels = &vsm_->vtl0(static_cast<uint32_t>(index));
       interface.intercepts = &vsm_->intercepts(static_cast<uint32_t>(index));
+      interface.accesses = &vsm_->accesses(static_cast<uint32_t>(index));
     }
     RETURN_IF_ERROR(processors_[index]->Finish(*processors[index], offer_, interface));
   }
@@ -128,7 +134,7 @@ absl::Status HypervMachine::Finish(const std::vector<std::unique_ptr<VirtualProc
 }
 
 // All but the local APIC's registers, and what the kernel answers as well as we would, and faster.
-absl::Status HypervMachine::TrapMsrs() {
+std::vector<kvm::MsrRange> HypervMachine::TrappedMsrs() const {
   std::vector<kvm::MsrRange> ranges;
   const auto trap = [&ranges](uint32_t first, uint32_t end) { ranges.push_back({.base = first, .count = end - first}); };
   const bool kernel = backing_ == Backing::kKernel;
@@ -149,7 +155,7 @@ absl::Status HypervMachine::TrapMsrs() {
   } else {
     trap(kHvMsrVpAssistPage, kHvMsrFirst + kHvMsrCount);
   }
-  return environment_.vm.SetMsrFilter(ranges);
+  return ranges;
 }
 
 void HypervMachine::RaiseSint(VpIndex vp, Sint sint) noexcept {

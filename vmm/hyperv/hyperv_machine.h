@@ -92,7 +92,7 @@ class HypervMachine final : public SintRaiser, private SynicDirectory, private H
 
  private:
   HypervMachine(const Environment& environment, const HvOffer& offer, Backing backing);
-  absl::Status TrapMsrs();
+  [[nodiscard]] std::vector<kvm::MsrRange> TrappedMsrs() const;
   // SynicDirectory, HvVpDirectory: any thread.
   [[nodiscard]] Synic* Find(VpIndex vp, Vtl vtl) noexcept override;
   [[nodiscard]] uint32_t vp_count() const noexcept override { return offer_.max_vps; }

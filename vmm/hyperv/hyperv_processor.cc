@@ -1,7 +1,9 @@
 #include "vmm/hyperv/hyperv_processor.h"
 
 #include "base/status_macros.h"
+#include "devices/hyperv/vsm/msr_intercepts.h"
 #include "memory/gpa.h"
+#include "vmm/hyperv/guest_msrs.h"
 #include "vmm/hyperv/initial_context.h"
 
 namespace vmm {
@@ -15,6 +17,7 @@ absl::Status HypervProcessor::Finish(VirtualProcessor& processor, const HvOffer&
   processor_ = &processor;
   partition_ = &interface.partition;
   intercepts_ = interface.intercepts;
+  accesses_ = interface.accesses;
   environment_.requests.SetKick(index_, processor);
   absl::Status status;
   environment_.loop.RunThere([&] {
@@ -40,6 +43,34 @@ absl::Status HypervProcessor::Finish(VirtualProcessor& processor, const HvOffer&
                                       .levels = interface.levels};
   ASSIGN_OR_RETURN(vp_, HvVp::Create(VpIndex(index_), kVtl0, offer, environment));
   return absl::OkStatus();
+}
+
+// What is not the interface's has left the guest because another processor's accesses are told of.
+bool HypervProcessor::ReadMsr(uint32_t msr, uint64_t& value) noexcept {
+  if (accesses_ == nullptr || !CrEventOf(msr, /*write=*/true)) return vp_->ReadMsr(msr, value);
+  return ReadMsrAsGuest(processor_->vcpu(), msr, value);
+}
+
+bool HypervProcessor::WriteMsr(uint32_t msr, uint64_t value) noexcept {
+  if (accesses_ == nullptr || !CrEventOf(msr, /*write=*/true)) return vp_->WriteMsr(msr, value);
+  return WriteMsrAsGuest(processor_->vcpu(), msr, value);
+}
+
+AccessAnswer HypervProcessor::AccessPort(const PortAccess& access, std::span<std::byte> data) noexcept {
+  if (accesses_ == nullptr) return AccessAnswer::kUnclaimed;
+  const AccessAnswer answer = accesses_->OnPort(access, data);
+  return answer == AccessAnswer::kUnclaimed && !access.write ? intercepts_->OnPortRead(access, data) : answer;
+}
+
+bool HypervProcessor::PrepareEntry() noexcept {
+  if (intercepts_ != nullptr) intercepts_->Resume();
+  if (accesses_ != nullptr) accesses_->Resume();
+  return true;
+}
+
+void HypervProcessor::OnRedirected() noexcept {
+  if (intercepts_ != nullptr) intercepts_->Forget();
+  if (accesses_ != nullptr) accesses_->Forget();
 }
 
 void HypervProcessor::PrepareToEnter() noexcept {

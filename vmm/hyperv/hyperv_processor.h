@@ -27,6 +27,7 @@
 #include "memory/level_memory.h"
 #include "vcpu/virtual_processor.h"
 #include "vcpu/vp_requests.h"
+#include "vmm/hyperv/access_intercepts.h"
 #include "vmm/hyperv/kvm_sint_interrupts.h"
 #include "vmm/hyperv/memory_intercepts.h"
 #include "vmm/hyperv/scheduled_level.h"
@@ -68,6 +69,7 @@ class HypervProcessor final : public GuestInterface,
     bool kernel_timers;
     HvVpLevels* levels;  // null: there is one
     MemoryIntercepts* intercepts;
+    AccessIntercepts* accesses;
   };
   absl::Status Finish(VirtualProcessor& processor, const HvOffer& offer, const Interface& interface);
 
@@ -78,15 +80,19 @@ class HypervProcessor final : public GuestInterface,
   [[nodiscard]] uint64_t sint_failures() const noexcept { return sints_->failures(); }
 
   // GuestInterface.
-  [[nodiscard]] bool ReadMsr(uint32_t msr, uint64_t& value) noexcept override { return vp_->ReadMsr(msr, value); }
-  [[nodiscard]] bool WriteMsr(uint32_t msr, uint64_t value) noexcept override { return vp_->WriteMsr(msr, value); }
+  [[nodiscard]] bool ReadMsr(uint32_t msr, uint64_t& value) noexcept override;
+  [[nodiscard]] bool WriteMsr(uint32_t msr, uint64_t value) noexcept override;
+  [[nodiscard]] bool OnInterceptedMsr(uint32_t msr, bool write) noexcept override {
+    return accesses_ != nullptr && accesses_->OnMsr(msr, write);
+  }
+  [[nodiscard]] AccessAnswer AccessPort(const PortAccess& access, std::span<std::byte> data) noexcept override;
   [[nodiscard]] HypercallOutcome Hypercall(HypercallRegisters& registers, XmmAccess& xmm) noexcept override {
     return vp_->Hypercall(registers, xmm);
   }
   [[nodiscard]] bool OnInaccessibleMemory() noexcept override { return vp_->OnInaccessibleMemory(); }
   [[nodiscard]] bool OnRefusedMemory() noexcept override { return intercepts_ != nullptr && intercepts_->OnFault(); }
-  [[nodiscard]] bool AccessOwnPage(uint64_t guest_gpa, std::span<std::byte> data, bool write) noexcept override {
-    return intercepts_ != nullptr && intercepts_->OnEmulatedAccess(Gpa(guest_gpa), data, write);
+  [[nodiscard]] AccessAnswer AccessMemory(uint64_t guest_gpa, std::span<std::byte> data, bool write) noexcept override {
+    return intercepts_ == nullptr ? AccessAnswer::kUnclaimed : intercepts_->OnEmulatedAccess(Gpa(guest_gpa), data, write);
   }
   void PrepareToEnter() noexcept override;
 
@@ -102,11 +108,12 @@ class HypervProcessor final : public GuestInterface,
   void RunPending() noexcept override { vp_->PrepareToEnter(); }
   [[nodiscard]] bool IsPending() noexcept override { return false; }
   [[nodiscard]] bool IsDeliverable() noexcept override;
-  [[nodiscard]] bool PrepareEntry() noexcept override { return true; }
+  [[nodiscard]] bool PrepareEntry() noexcept override;
   [[nodiscard]] bool Arm(Use) noexcept override { return true; }
   void Disarm() noexcept override {}
   void AfterExit() noexcept override {}
   void RaiseVina(const VinaInterrupt&) noexcept override {}
+  void OnRedirected() noexcept override;
 
  private:
   // PartitionHost.
@@ -128,7 +135,8 @@ class HypervProcessor final : public GuestInterface,
   const Environment environment_;
   VirtualProcessor* processor_ = nullptr;
   HvPartition* partition_ = nullptr;
-  MemoryIntercepts* intercepts_ = nullptr;  // with levels above
+  MemoryIntercepts* intercepts_ = nullptr;  // with levels above, as the next
+  AccessIntercepts* accesses_ = nullptr;
   std::unique_ptr<TimerfdDeadline> deadline_;
   std::optional<KvmSintInterrupts> sints_;
   std::unique_ptr<HvVp> vp_;

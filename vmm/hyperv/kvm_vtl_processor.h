@@ -5,7 +5,11 @@
 #ifndef VMM_VMM_HYPERV_KVM_VTL_PROCESSOR_H_
 #define VMM_VMM_HYPERV_KVM_VTL_PROCESSOR_H_
 
+#include <cstdint>
+
+#include "devices/hyperv/hv_types.h"
 #include "vcpu/virtual_processor.h"
+#include "vmm/hyperv/msr_traps.h"
 #include "vmm/hyperv/vtl_processor.h"
 
 namespace vmm {
@@ -14,6 +18,8 @@ class KvmVtlProcessor final : public VtlProcessor {
  public:
   // Before the VP runs, once: it outlives this.
   void SetProcessor(VirtualProcessor& processor) noexcept { processor_ = &processor; }
+  // The same, of VTL0's VM.
+  void SetTraps(MsrTraps& traps) noexcept { traps_ = &traps; }
 
   [[nodiscard]] bool Settle() noexcept override { return processor_->Settle(); }
   [[nodiscard]] bool SwitchTo(Vtl vtl) noexcept override { return processor_->SwitchTo(vtl.raw()); }
@@ -21,10 +27,15 @@ class KvmVtlProcessor final : public VtlProcessor {
   [[nodiscard]] bool IsStarted() noexcept override;
   [[nodiscard]] bool SetStarted() noexcept override;
   void RestoreReturnRegisters(Vtl from, const VpAssistPage& page) noexcept override;
+  // Of VTL0 alone: there are no levels yet that could want to hear of another's.
+  [[nodiscard]] bool TrapMsrs(Vtl of, uint64_t events) noexcept override {
+    return of == kVtl0 ? traps_->Set(VpIndex(processor_->vcpu().index()), events) : events == 0;
+  }
   [[nodiscard]] bool InjectException(const PendingException& exception) noexcept override;
 
  private:
   VirtualProcessor* processor_ = nullptr;
+  MsrTraps* traps_ = nullptr;
 };
 
 }  // namespace vmm

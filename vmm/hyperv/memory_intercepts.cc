@@ -1,12 +1,13 @@
 #include "vmm/hyperv/memory_intercepts.h"
 
 #include <algorithm>
-#include <array>
 #include <optional>
 
 #include "devices/hyperv/vsm/intercept_messages.h"
 #include "memory/page_rights.h"
+#include "vmm/hyperv/enforced_view.h"
 #include "vmm/hyperv/refused_access.h"
+#include "vmm/hyperv/string_targets.h"
 #include "vmm/hyperv/vcpu_state.h"
 
 namespace vmm {
@@ -15,24 +16,6 @@ namespace {
 void Count(std::atomic<uint64_t>& counter) noexcept {
   counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
-
-constexpr PageRights kReadExecute(PageRights::kRead | PageRights::kKernelExecute | PageRights::kUserExecute);
-
-// Memory as the level sees it: protections as they are enforced, and the pages of ours that it may only read.
-class EnforcedView final : public LevelView {
- public:
-  EnforcedView(const ProtectionEnforcer& protections, const HvPartition& partition, Vtl vtl) noexcept
-      : protections_(protections), partition_(partition), vtl_(vtl) {}
-  [[nodiscard]] PageRights Rights(Gpfn page) const noexcept override {
-    return partition_.IsReadOnlyPage(page) ? kReadExecute : protections_.Enforced(vtl_.raw(), page);
-  }
-  [[nodiscard]] const std::byte* Overlay(Gpfn page) const noexcept override { return partition_.HypercallPageAt(page); }
-
- private:
-  const ProtectionEnforcer& protections_;
-  const HvPartition& partition_;
-  const Vtl vtl_;
-};
 
 PageRights NeededFor(AccessKind kind) noexcept {
   switch (kind) {
@@ -68,6 +51,12 @@ AccessDecoding MemoryIntercepts::Explain(kvm::Vcpu& vcpu) noexcept {
   return found.decoding;
 }
 
+AccessDecoding MemoryIntercepts::Decode(const AccessRegisters& registers) const noexcept {
+  const EnforcedView view(environment_.protections, environment_.partition, vtl_);
+  VcpuVectors vectors(environment_.processor.vcpu(vtl_.raw()));
+  return DecodeAccess(registers, environment_.memory, view, vectors);
+}
+
 bool MemoryIntercepts::OnFault() noexcept {
   kvm::Vcpu& vcpu = environment_.processor.vcpu(vtl_.raw());
   const AccessDecoding decoding = Explain(vcpu);
@@ -82,6 +71,12 @@ bool MemoryIntercepts::OnFault() noexcept {
     case AccessFinding::kUnknown: Count(counters_.unknown); break;
   }
   return TryAgain(vcpu.synced_regs().rip);
+}
+
+bool MemoryIntercepts::TellIfRefused(const AccessRegisters& registers) noexcept {
+  const AccessDecoding decoding = Decode(registers);
+  if (decoding.finding != AccessFinding::kViolation) return false;
+  return Tell(environment_.processor.vcpu(vtl_.raw()), decoding.violation);
 }
 
 bool MemoryIntercepts::TryAgain(uint64_t rip) noexcept {
@@ -125,20 +120,93 @@ MemoryIntercepts::Stats MemoryIntercepts::stats() const noexcept {
           .again = counters_.again.load(std::memory_order_relaxed),
           .unknown = counters_.unknown.load(std::memory_order_relaxed),
           .emulated = counters_.emulated.load(std::memory_order_relaxed),
+          .held = counters_.held.load(std::memory_order_relaxed),
           .named = counters_.named.load(std::memory_order_relaxed),
           .other_first = counters_.other_first.load(std::memory_order_relaxed),
           .unexplained = counters_.unexplained.load(std::memory_order_relaxed)};
 }
 
-bool MemoryIntercepts::OnEmulatedAccess(Gpa gpa, std::span<std::byte> data, bool write) noexcept {
-  if (!environment_.memory.Contains(gpa, 1)) return false;
-  std::ranges::fill(data, std::byte{0xff});
+AccessAnswer MemoryIntercepts::OnEmulatedAccess(Gpa gpa, std::span<std::byte> data, bool write) noexcept {
+  const bool ram = environment_.memory.Contains(gpa, 1);
+  if (!ram && (write || !environment_.protections.any())) return AccessAnswer::kUnclaimed;
+  kvm::Vcpu& vcpu = environment_.processor.vcpu(vtl_.raw());
+  if (ram && write) {
+    // A page of ours that the level may only read is not for a level above to allow, and the instruction is over: nothing is stored.
+    if (environment_.partition.IsReadOnlyPage(gpa.page())) return AccessAnswer::kDone;
+    Count(counters_.emulated);
+    Hold(gpa, data);
+    return AccessAnswer::kDone;
+  }
+  // Nothing of this iteration has happened yet. Of a device's memory all but this read may be refused; of RAM, this one was.
+  const AccessRegisters registers = AccessRegistersOf(vcpu);
+  const AccessDecoding decoding = Decode(registers);
+  AccessViolation violation = decoding.violation;
+  bool told = decoding.finding == AccessFinding::kViolation && Tell(vcpu, violation);
+  if (!told && !ram) return AccessAnswer::kUnclaimed;
+  if (!told && decoding.finding == AccessFinding::kUnknown) {
+    violation = {};
+    violation.gpa = gpa;
+    told = Tell(vcpu, violation);
+  }
+  if (told) {
+    Count(counters_.emulated);
+  } else if (!TryAgain(registers.rip)) {  // it would be allowed by now
+    std::ranges::fill(data, std::byte{0xff});
+    return AccessAnswer::kDone;
+  }
+  const EnforcedView view(environment_.protections, environment_.partition, vtl_);
+  LoadStringTargets(registers, environment_.memory, view, data.size(), data);
+  return AccessAnswer::kNotMade;
+}
+
+AccessAnswer MemoryIntercepts::OnPortRead(const PortAccess& access, std::span<std::byte> data) noexcept {
+  if (!environment_.protections.any()) return AccessAnswer::kUnclaimed;
+  constexpr size_t kRdi = 7;
+  constexpr uint64_t kRflagsDirection = 1 << 10;
+  const AccessRegisters first = AccessRegistersOf(environment_.processor.vcpu(vtl_.raw()));
+  const EnforcedView view(environment_.protections, environment_.partition, vtl_);
+  const InstructionShape shape = DescribeInstruction(first, environment_.memory, view);
+  if (!shape.port_string || !shape.port_input) return AccessAnswer::kUnclaimed;
+  // They lie in a row, not longer than a page: of those between the first and the last none is refused alone.
+  AccessRegisters last = first;
+  const uint64_t distance = uint64_t{access.bytes} * (access.count - 1);
+  last.gpr[kRdi] += (first.rflags & kRflagsDirection) != 0 ? uint64_t{0} - distance : distance;
+  if (!TellIfRefused(first) && (access.count == 1 || !TellIfRefused(last))) return AccessAnswer::kUnclaimed;
   Count(counters_.emulated);
-  AccessViolation violation;
-  violation.gpa = gpa;
-  violation.kind = write ? AccessKind::kWrite : AccessKind::kRead;
-  (void)Tell(environment_.processor.vcpu(vtl_.raw()), violation);
-  return true;
+  LoadStringTargets(first, environment_.memory, view, access.bytes, data);
+  return AccessAnswer::kNotMade;
+}
+
+void MemoryIntercepts::Hold(Gpa gpa, std::span<const std::byte> data) noexcept {
+  if (held_count_ < held_.size() && data.size() <= held_[0].data.size()) {
+    Store& store = held_[held_count_++];
+    store = {.gpa = gpa, .bytes = static_cast<uint8_t>(data.size()), .data = {}};
+    std::ranges::copy(data, store.data.begin());
+    Count(counters_.held);
+  }
+  // The others of the same instruction are told if they are still refused when this is not.
+  if (held_count_ != 1) return;
+  Resume();
+}
+
+void MemoryIntercepts::Resume() noexcept {
+  size_t made = 0;
+  for (uint32_t tries = 0; made < held_count_ && tries < kPatience;) {
+    const Store& store = held_[made];
+    if (environment_.level_memory.Write(store.gpa, std::span(store.data).first(store.bytes))) {
+      ++made;
+      continue;
+    }
+    AccessViolation violation;
+    violation.gpa = store.gpa;
+    violation.kind = AccessKind::kWrite;
+    if (Tell(environment_.processor.vcpu(vtl_.raw()), violation)) break;
+    // Nobody refuses it any more, or it is not RAM at its end and cannot be made.
+    ++tries;
+    if (!environment_.memory.Contains(store.gpa, store.bytes)) ++made;
+  }
+  std::copy(held_.begin() + static_cast<ptrdiff_t>(made), held_.begin() + static_cast<ptrdiff_t>(held_count_), held_.begin());
+  held_count_ -= made;
 }
 
 }  // namespace vmm

@@ -35,7 +35,8 @@ class ScheduledLevel {
   [[nodiscard]] virtual bool IsPending() noexcept = 0;
   // The same, and the processor would take it at its next instruction.
   [[nodiscard]] virtual bool IsDeliverable() noexcept = 0;
-  // This level is active and enters the guest next: gives its processor what is pending.
+  // This level is active and enters the guest next: gives its processor what is pending. It may find that it is to wait for a level above
+  // (VtlScheduler::SuspendForIntercept).
   [[nodiscard]] virtual bool PrepareEntry() noexcept = 0;
   enum class Use : uint8_t {
     kRuns,      // active; PrepareEntry came before. What waits for the processor's flags does not count: an exit tells of them
@@ -47,6 +48,8 @@ class ScheduledLevel {
   virtual void Disarm() noexcept = 0;
   // This level has left the guest.
   virtual void AfterExit() noexcept = 0;
+  // A level above has moved its instruction pointer, given it an exception, or started it anew: what it was about to do is not done.
+  virtual void OnRedirected() noexcept = 0;
   // It is active, and is told of a lower level's interrupt.
   virtual void RaiseVina(const VinaInterrupt& vina) noexcept = 0;
 };

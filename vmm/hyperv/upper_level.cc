@@ -71,15 +71,15 @@ bool UpperLevel::WriteMsr(uint32_t msr, uint64_t value) noexcept {
   return LocalApic::Has(msr) ? apic_->WriteMsr(msr, value) : interface_->WriteMsr(msr, value);
 }
 
-bool UpperLevel::AccessOwnPage(uint64_t guest_gpa, std::span<std::byte> data, bool write) noexcept {
-  if (!apic_->ClaimsMmio(guest_gpa)) return false;
+AccessAnswer UpperLevel::AccessMemory(uint64_t guest_gpa, std::span<std::byte> data, bool write) noexcept {
+  if (!apic_->ClaimsMmio(guest_gpa)) return AccessAnswer::kUnclaimed;
   const std::span<uint8_t> bytes(reinterpret_cast<uint8_t*>(data.data()), data.size());
   if (write) {
     apic_->WriteMmio(guest_gpa, bytes);
   } else {
     apic_->ReadMmio(guest_gpa, bytes);
   }
-  return true;
+  return AccessAnswer::kDone;
 }
 
 void UpperLevel::OnHalt() noexcept { environment_->scheduler.Halt(); }

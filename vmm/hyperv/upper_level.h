@@ -80,7 +80,7 @@ class UpperLevel final : public GuestInterface,
   [[nodiscard]] HypercallOutcome Hypercall(HypercallRegisters& registers, XmmAccess& xmm) noexcept override {
     return interface_->Hypercall(registers, xmm);
   }
-  [[nodiscard]] bool AccessOwnPage(uint64_t guest_gpa, std::span<std::byte> data, bool write) noexcept override;
+  [[nodiscard]] AccessAnswer AccessMemory(uint64_t guest_gpa, std::span<std::byte> data, bool write) noexcept override;
   void OnHalt() noexcept override;
   [[nodiscard]] bool OnInaccessibleMemory() noexcept override { return interface_->OnInaccessibleMemory(); }
   void PrepareToEnter() noexcept override { RunPending(); }
@@ -102,6 +102,7 @@ class UpperLevel final : public GuestInterface,
   void Disarm() noexcept override { apic_->Disarm(); }
   void AfterExit() noexcept override;
   void RaiseVina(const VinaInterrupt& vina) noexcept override;
+  void OnRedirected() noexcept override {}
 
  private:
   // PartitionHost.

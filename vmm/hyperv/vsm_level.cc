@@ -20,6 +20,15 @@ HvStatus StatusOf(ProtectStatus status) noexcept {
   return HvStatus::kInsufficientMemory;
 }
 
+// The PICs and their edge/level registers, which KVM makes along with its local APICs.
+bool IsAnsweredInKernel(uint16_t port) noexcept {
+  constexpr uint16_t kMaster = 0x20, kSlave = 0xa0, kEdgeLevel = 0x4d0;
+  for (const uint16_t first : {kMaster, kSlave, kEdgeLevel}) {
+    if (port == first || port == first + 1) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 HvStatus VsmLevel::GetRegister(VpIndex vp, Vtl vtl, bool long_mode, HvRegisterName name, HvRegisterValue& value) noexcept {
@@ -79,6 +88,10 @@ HvStatus VsmLevel::AssertInterrupt(Vtl vtl, const Interrupt& interrupt) noexcept
   return own().AssertInterrupt(vtl, interrupt) ? HvStatus::kSuccess : HvStatus::kInvalidParameter;
 }
 
-HvStatus VsmLevel::InterceptIoPort(uint16_t, bool, bool) noexcept { return HvStatus::kFeatureUnavailable; }
+HvStatus VsmLevel::InterceptIoPort(uint16_t port, bool reads, bool writes) noexcept {
+  if (!environment_.partition.MayIntercept((reads || writes) && IsAnsweredInKernel(port))) return HvStatus::kFeatureUnavailable;
+  environment_.ports.Install(vtl_, port, reads, writes);
+  return HvStatus::kSuccess;
+}
 
 }  // namespace vmm

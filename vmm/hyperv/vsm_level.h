@@ -6,7 +6,7 @@
 // Errors   HvStatus.
 // Source   Hyper-V TLFS, "Virtual Secure Mode".
 //
-// Not there yet: intercepts of I/O ports are FEATURE_UNAVAILABLE.
+// Ports that KVM's legacy interrupt controllers answer in the kernel cannot be intercepted: FEATURE_UNAVAILABLE.
 #ifndef VMM_VMM_HYPERV_VSM_LEVEL_H_
 #define VMM_VMM_HYPERV_VSM_LEVEL_H_
 
@@ -18,6 +18,7 @@
 #include "devices/hyperv/hv_types.h"
 #include "devices/hyperv/hypercall/vsm_services.h"
 #include "devices/hyperv/partition/hv_vp.h"
+#include "devices/hyperv/vsm/io_port_intercepts.h"
 #include "devices/hyperv/vsm/tlb_locks.h"
 #include "devices/hyperv/vsm/vsm_partition.h"
 #include "memory/guest_memory.h"
@@ -45,6 +46,7 @@ class VsmLevel final : public HvVpLevels, private VsmServices {
   struct Environment {
     VsmPartition& partition;
     TlbLocks& locks;
+    IoPortIntercepts& ports;
     VpRequests& requests;
     VsmVps& vps;
     ProtectionEnforcer& protections;

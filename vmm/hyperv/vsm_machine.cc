@@ -4,13 +4,24 @@
 
 #include "base/status_macros.h"
 #include "devices/hyperv/hv_msr_layout.h"
+#include "devices/hyperv/vsm/msr_intercepts.h"
 #include "vcpu/local_apic/apic_layout.h"
 #include "vcpu/local_apic/reference_apic_time.h"
 
 namespace vmm {
 
+namespace {
+
+// An unmodified KVM tells of MSRs alone: no interface of it has an exit for writes of CR0, CR4, XCR0, or of descriptor table registers.
+VsmOffer WithHostsIntercepts(VsmOffer offer) noexcept {
+  offer.cr_intercepts = MsrCrEvents();
+  return offer;
+}
+
+}  // namespace
+
 VsmMachine::VsmMachine(const Environment& environment, const HvOffer& offer, const VsmOffer& vsm)
-    : environment_(environment), offer_(offer), partition_(vsm), locks_(offer.max_vps), vps_(offer.max_vps) {
+    : environment_(environment), offer_(offer), partition_(WithHostsIntercepts(vsm)), locks_(offer.max_vps), vps_(offer.max_vps) {
   for (size_t i = 0; i < environment_.levels.size(); ++i) {
     levels_.push_back(std::make_unique<Level>(environment_, Vtl(static_cast<uint8_t>(i + 1))));
     for (uint32_t index = 0; index < offer_.max_vps; ++index) {
@@ -21,7 +32,7 @@ VsmMachine::VsmMachine(const Environment& environment, const HvOffer& offer, con
     Vp& vp = vps_[index];
     for (size_t vtl = 0; vtl <= levels_.size(); ++vtl) {
       vp.services.push_back(std::make_unique<VsmLevel>(VpIndex(index), Vtl(static_cast<uint8_t>(vtl)),
-                                                       VsmLevel::Environment{partition_, locks_, environment_.requests, *this, environment_.protections, environment_.memory}));
+                                                       VsmLevel::Environment{partition_, locks_, *ports_, environment_.requests, *this, environment_.protections, environment_.memory}));
     }
     std::array<ScheduledLevel*, kHvVtlCount> levels{&environment_.vtl0[index].level};
     vp.hosts.push_back(&environment_.vtl0[index].host);
@@ -61,15 +72,31 @@ absl::Status VsmMachine::TrapMsrs(Level& level) {
 
 absl::Status VsmMachine::Finish(const std::vector<std::unique_ptr<VirtualProcessor>>& processors,
                                 const Interface& interface) {
+  traps_ = std::make_unique<MsrTraps>(offer_.max_vps, interface.vtl0_trapped, [&vm = interface.vtl0_vm](std::span<const kvm::MsrRange> ranges) {
+    return vm.ReplaceMsrFilter(ranges);
+  });
   for (uint32_t index = 0; index < offer_.max_vps; ++index) {
     Vp& vp = vps_[index];
     vp.virtual_processor = processors[index].get();
     vp.processor.SetProcessor(*processors[index]);
+    vp.processor.SetTraps(*traps_);
     vp.registers.SetProcessor(*processors[index]);
     vp.intercepts = std::make_unique<MemoryIntercepts>(
         VpIndex(index), kVtl0,
         MemoryIntercepts::Environment{.processor = *processors[index],
                                       .scheduler = *vp.scheduler,
+                                      .memory = environment_.memory,
+                                      .level_memory = interface.vtl0_memory,
+                                      .protections = environment_.protections,
+                                      .partition = interface.vtl0,
+                                      .synic_of = [this, index](Vtl vtl) { return FindSynic(VpIndex(index), vtl); }});
+  }
+  for (uint32_t index = 0; index < offer_.max_vps; ++index) {
+    vps_[index].accesses = std::make_unique<AccessIntercepts>(
+        VpIndex(index), kVtl0,
+        AccessIntercepts::Environment{.processor = *processors[index],
+                                      .scheduler = *vps_[index].scheduler,
+                                      .ports = *ports_,
                                       .memory = environment_.memory,
                                       .protections = environment_.protections,
                                       .partition = interface.vtl0,

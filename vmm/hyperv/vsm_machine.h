@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -23,6 +24,7 @@
 #include "devices/hyperv/synic/connections.h"
 #include "devices/hyperv/synic/synic.h"
 #include "devices/hyperv/view_overlay_space.h"
+#include "devices/hyperv/vsm/io_port_intercepts.h"
 #include "devices/hyperv/vsm/tlb_locks.h"
 #include "devices/hyperv/vsm/vsm_partition.h"
 #include "kvm/vm.h"
@@ -34,9 +36,11 @@
 #include "vcpu/local_apic/apic_directory.h"
 #include "vcpu/virtual_processor.h"
 #include "vcpu/vp_requests.h"
+#include "vmm/hyperv/access_intercepts.h"
 #include "vmm/hyperv/kvm_vtl_processor.h"
 #include "vmm/hyperv/level_registers.h"
 #include "vmm/hyperv/memory_intercepts.h"
+#include "vmm/hyperv/msr_traps.h"
 #include "vmm/hyperv/scheduled_level.h"
 #include "vmm/hyperv/upper_level.h"
 #include "vmm/hyperv/vsm_level.h"
@@ -76,6 +80,7 @@ class VsmMachine final : private VsmVps {
   [[nodiscard]] LevelScheduler& scheduler(uint32_t index) noexcept { return *vps_[index].scheduler; }
   // What VTL0's interface of a VP needs.
   [[nodiscard]] MemoryIntercepts& intercepts(uint32_t index) noexcept { return *vps_[index].intercepts; }  // after Finish
+  [[nodiscard]] AccessIntercepts& accesses(uint32_t index) noexcept { return *vps_[index].accesses; }        // after Finish
   [[nodiscard]] HvVpLevels& vtl0(uint32_t index) noexcept { return *vps_[index].services[0]; }
 
   struct Interface {
@@ -83,6 +88,9 @@ class VsmMachine final : private VsmVps {
     ConnectionTable& connections;
     ReferenceClock& clock;
     HvPartition& vtl0;
+    const LevelMemory& vtl0_memory;
+    kvm::Vm& vtl0_vm;
+    std::span<const kvm::MsrRange> vtl0_trapped;  // what its filter has now
     std::optional<uint64_t> tsc_offset;
   };
   absl::Status Finish(const std::vector<std::unique_ptr<VirtualProcessor>>& processors, const Interface& interface);
@@ -91,11 +99,14 @@ class VsmMachine final : private VsmVps {
   [[nodiscard]] Synic* FindSynic(VpIndex vp, Vtl vtl) noexcept;
   struct VpStats {
     VtlScheduler::Stats switches;
-    MemoryIntercepts::Stats intercepts;  // of VTL0
+    MemoryIntercepts::Stats intercepts;  // of VTL0, as the next
+    AccessIntercepts::Stats accesses;
   };
+  [[nodiscard]] uint64_t unenforced_intercepts() const noexcept { return partition_.unenforced_intercepts(); }
   // Any thread, after Finish.
   [[nodiscard]] VpStats stats(uint32_t index) const noexcept {
-    return {.switches = vps_[index].scheduler->stats(), .intercepts = vps_[index].intercepts->stats()};
+    return {.switches = vps_[index].scheduler->stats(), .intercepts = vps_[index].intercepts->stats(),
+            .accesses = vps_[index].accesses->stats()};
   }
 
  private:
@@ -123,7 +134,8 @@ class VsmMachine final : private VsmVps {
     LevelRegisters registers;
     std::vector<std::unique_ptr<VsmLevel>> services;  // by level
     std::unique_ptr<VtlScheduler> scheduler;
-    std::unique_ptr<MemoryIntercepts> intercepts;  // of VTL0
+    std::unique_ptr<MemoryIntercepts> intercepts;  // of VTL0, as the next
+    std::unique_ptr<AccessIntercepts> accesses;
     std::vector<PartitionHost*> hosts;  // by level
     VirtualProcessor* virtual_processor = nullptr;
   };
@@ -137,6 +149,8 @@ class VsmMachine final : private VsmVps {
   const HvOffer offer_;
   VsmPartition partition_;
   TlbLocks locks_;
+  const std::unique_ptr<IoPortIntercepts> ports_ = std::make_unique<IoPortIntercepts>();
+  std::unique_ptr<MsrTraps> traps_;  // of VTL0
   std::vector<std::unique_ptr<Level>> levels_;  // VTL1 first
   std::vector<Vp> vps_;
 };

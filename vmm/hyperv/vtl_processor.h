@@ -30,6 +30,8 @@ class VtlProcessor {
   [[nodiscard]] virtual bool SetStarted() noexcept = 0;
   // RAX and RCX (or EAX, ECX, EDX) of the active level, which `from` has just returned to.
   virtual void RestoreReturnRegisters(Vtl from, const VpAssistPage& page) noexcept = 0;
+  // What levels above `of` want to hear of its MSRs: bits of CrInterceptControl. False: the host refused, and nothing has changed.
+  [[nodiscard]] virtual bool TrapMsrs(Vtl of, uint64_t events) noexcept = 0;
   // The active level takes it before its next instruction.
   [[nodiscard]] virtual bool InjectException(const PendingException& exception) noexcept = 0;
 };

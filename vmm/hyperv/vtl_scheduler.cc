@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "devices/hyperv/vsm/enable_vp_vtl.h"
+#include "devices/hyperv/vsm/msr_intercepts.h"
 #include "devices/hyperv/vsm/vsm_layout.h"
 
 namespace vmm {
@@ -53,6 +54,7 @@ LevelScheduler::Turn VtlScheduler::BeforeEntry() noexcept {
           if (!environment_.processor.InjectException(*exception)) return Turn::kWait;
         }
         if (!Level(vsm_.active()).PrepareEntry()) return Turn::kWait;
+        if (suspended_) break;
         if (ArmAll(ScheduledLevel::Use::kRuns)) return Turn::kRun;
         break;
     }
@@ -165,6 +167,7 @@ HvStatus VtlScheduler::Start(Vtl vtl, const HvInitialVpContext& context) noexcep
   const Vtl first = vsm_.HighestEnabled();
   if (!environment_.processor.SwitchTo(first)) return HvStatus::kOperationFailed;
   vsm_.Start(vtl, context);
+  Level(vtl).OnRedirected();
   (void)vsm_.TakeInitialContext(vtl);
   (void)vsm_.TakeInitialContext(first);
   return HvStatus::kSuccess;
@@ -188,8 +191,27 @@ HvSegmentRegister VtlScheduler::PeekSegment(Vtl vtl, HvRegisterName name) noexce
 
 HvStatus VtlScheduler::SetRegister(VsmRegisters::Target target, HvRegisterName name, const HvRegisterValue& value,
                                    VsmRegisters::Effect& effect) noexcept {
-  if (const auto status = registers_.Set(target, name, value, effect)) return *status;
-  return Level(target.vtl).SetOwnRegister(name, value);
+  const VsmVp::CrIntercepts before = vsm_.cr_intercepts(target.vtl);
+  const auto status = registers_.Set(target, name, value, effect);
+  if (!status) return Level(target.vtl).SetOwnRegister(name, value);
+  if (effect.intercepts_changed && !TrapMsrsBelow(target.vtl)) {
+    vsm_.cr_intercepts(target.vtl) = before;
+    (void)TrapMsrsBelow(target.vtl);  // as they were; more of them would do no harm
+    return HvStatus::kInsufficientMemory;
+  }
+  const bool redirects = name == HvRegisterName::kRip || name == HvRegisterName::kPendingEvent0;
+  if (redirects && *status == HvStatus::kSuccess) Level(target.vtl).OnRedirected();
+  return *status;
+}
+
+bool VtlScheduler::TrapMsrsBelow(Vtl owner) noexcept {
+  for (uint8_t of = 0; of < owner.raw(); ++of) {
+    if (!vsm_.IsEnabled(Vtl(of))) continue;
+    uint64_t events = 0;
+    for (uint8_t above = of + 1; above < kHvVtlCount; ++above) events |= vsm_.cr_intercepts(Vtl(above)).control;
+    if (!environment_.processor.TrapMsrs(Vtl(of), events & MsrCrEvents())) return false;
+  }
+  return true;
 }
 
 }  // namespace vmm

@@ -112,6 +112,8 @@ class VtlScheduler final : public LevelScheduler {
   [[nodiscard]] bool DoSwitch() noexcept;
   [[nodiscard]] bool Enter(Vtl to, VtlEntryReason reason) noexcept;
   [[nodiscard]] bool Leave(Vtl to, bool fast) noexcept;
+  // What every level below `owner` is stopped at. False: the host refused.
+  [[nodiscard]] bool TrapMsrsBelow(Vtl owner) noexcept;
   // False: something became pending.
   [[nodiscard]] bool ArmAll(ScheduledLevel::Use active) noexcept;
 

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -80,6 +81,11 @@ class FakeProcessor final : public VtlProcessor {
   void RestoreReturnRegisters(Vtl from, const VpAssistPage& page) noexcept override {
     log_.lines.push_back("restore " + std::to_string(from.raw()) + " rax " + std::to_string(page.return_registers().rax));
   }
+  bool TrapMsrs(Vtl of, uint64_t events) noexcept override {
+    if (refuses_traps) return false;
+    trapped[of.raw()] = events;
+    return true;
+  }
   bool InjectException(const PendingException& exception) noexcept override {
     log_.lines.push_back("inject " + std::to_string(exception.vector));
     return true;
@@ -89,6 +95,8 @@ class FakeProcessor final : public VtlProcessor {
   bool fails = false;
   uint64_t refused_rip = 0xbad;
   std::array<uint64_t, kHvVtlCount> loaded{};
+  bool refuses_traps = false;
+  std::array<uint64_t, kHvVtlCount> trapped{};
 
  private:
   Log& log_;
@@ -116,6 +124,7 @@ class FakeLevel final : public ScheduledLevel {
   bool PrepareEntry() noexcept override {
     log_.lines.push_back("prepare " + std::to_string(number_));
     pending = false;  // injected
+    if (on_prepare) on_prepare();
     return true;
   }
   bool Arm(Use use) noexcept override {
@@ -130,6 +139,7 @@ class FakeLevel final : public ScheduledLevel {
     armed.reset();
     ++exits;
   }
+  void OnRedirected() noexcept override { ++redirected; }
   void RaiseVina(const VinaInterrupt& vina) noexcept override {
     log_.lines.push_back("vina " + std::to_string(vina.vector));
     pending = deliverable = true;
@@ -146,7 +156,8 @@ class FakeLevel final : public ScheduledLevel {
   bool pending_while_arming = false;
   std::optional<Use> armed;
   std::vector<VsmServices::Interrupt> asserted;
-  int runs = 0, exits = 0, deliverable_asked = 0;
+  std::function<void()> on_prepare;
+  int runs = 0, exits = 0, deliverable_asked = 0, redirected = 0;
 
  private:
   Log& log_;
@@ -385,6 +396,59 @@ TEST_F(VtlSchedulerTest, ALevelThatAnInterceptStoppedWaitsTillVtl1WasEntered) {
   ASSERT_TRUE(scheduler_.Return(kFastReturn));
   EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
   EXPECT_EQ(log_.Take(), (Lines{"switch 0", "prepare 0"}));
+}
+
+TEST_F(VtlSchedulerTest, WhatVtl1WantsToHearOfIsTrapped) {
+  EnableVtl1();
+  constexpr uint64_t kLstar = uint64_t{1} << static_cast<unsigned>(CrEvent::kLstarWrite);
+  constexpr uint64_t kCr0 = uint64_t{1} << static_cast<unsigned>(CrEvent::kCr0Write);
+  VsmRegisters::Effect effect;
+  const auto set = [&](uint64_t value) {
+    return scheduler_.SetRegister({.caller = kVtl1, .vtl = kVtl1}, HvRegisterName::kCrInterceptControl, {value, 0}, effect);
+  };
+  // What is no MSR's is no matter of traps.
+  EXPECT_EQ(set(kLstar | kCr0), HvStatus::kSuccess);
+  EXPECT_EQ(processor_.trapped[0], kLstar);
+  processor_.refuses_traps = true;
+  EXPECT_EQ(set(0), HvStatus::kInsufficientMemory);
+  HvRegisterValue value{};
+  EXPECT_EQ(scheduler_.GetRegister({.caller = kVtl1, .vtl = kVtl1}, HvRegisterName::kCrInterceptControl, value), HvStatus::kSuccess);
+  EXPECT_EQ(value.low, kLstar | kCr0);
+  processor_.refuses_traps = false;
+  EXPECT_EQ(set(0), HvStatus::kSuccess);
+  EXPECT_EQ(processor_.trapped[0], 0u);
+}
+
+// What a level holds back is tried when it is about to run, and may stop it again.
+TEST_F(VtlSchedulerTest, ALevelMayFindThatItWaitsWhenItIsAboutToRun) {
+  EnableVtl1();
+  vtl0_.on_prepare = [this] {
+    scheduler_.SuspendForIntercept();
+    vtl1_.pending = true;
+    vtl0_.on_prepare = nullptr;
+  };
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"prepare 0", "switch 1", "prepare 1"}));
+  ASSERT_TRUE(scheduler_.Return(kFastReturn));
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"switch 0", "prepare 0"}));
+}
+
+TEST_F(VtlSchedulerTest, ALevelHearsThatItIsToDoSomethingElse) {
+  EnableVtl1();
+  VsmRegisters::Effect effect;
+  const auto set = [&](HvRegisterName name, uint64_t value) {
+    return scheduler_.SetRegister({.caller = kVtl1, .vtl = kVtl0}, name, {value, 0}, effect);
+  };
+  EXPECT_EQ(set(HvRegisterName::kLstar, 0x1000), HvStatus::kSuccess);
+  EXPECT_EQ(vtl0_.redirected, 0);
+  EXPECT_EQ(set(HvRegisterName::kRip, 0x1000), HvStatus::kSuccess);
+  EXPECT_EQ(vtl0_.redirected, 1);
+  EXPECT_EQ(set(HvRegisterName::kRip, uint64_t{1} << 63), HvStatus::kInvalidRegisterValue);
+  EXPECT_EQ(vtl0_.redirected, 1);
+  EXPECT_EQ(set(HvRegisterName::kPendingEvent0, kHvEventPending | uint64_t{6} << kHvEventVectorShift), HvStatus::kSuccess);
+  EXPECT_EQ(vtl0_.redirected, 2);
+  EXPECT_EQ(vtl1_.redirected, 0);
 }
 
 TEST_F(VtlSchedulerTest, NothingRunsAfterASwitchThatFailed) {

@@ -25,7 +25,7 @@ void AddProcessor(size_t index, const MicroVmStats::Processor& vp, std::vector<S
                                   ", retried ", of.retried, "; VTL calls ", vp.vtl_calls, ", returns ", vp.vtl_returns, ", pre-emptions ",
                                   vp.vtl_preemptions, "; emulated ", of.emulated, ", unknown ", of.unknown,
                                   "; KVM named the page of ", of.named, ", another was found first ", of.other_first, ", unexplained ",
-                                  of.unexplained)});
+                                  of.unexplained, "; MSRs ", of.msrs, ", ports ", of.ports)});
   }
 }
 
@@ -47,10 +47,11 @@ std::vector<StatsLine> StatsLines(const MicroVmStats& stats) {
   }
   if (stats.protections.has_value()) {
     const MicroVmStats::Protections& of = *stats.protections;
-    lines.push_back({LevelOf(of.set + of.rounded + of.refused() != 0),
+    lines.push_back({LevelOf(of.set + of.rounded + of.refused() + of.unenforced_intercepts != 0),
                      absl::StrCat("page protections: ", of.protected_pages, " pages protected now; pages set ", of.set, ", rounded ", of.rounded,
                                   "; calls refused ", of.refused(), "; by way ", std::string(1, of.way), ", what it cannot enforce is ",
-                                  of.rounds ? "rounded" : "refused")});
+                                  of.rounds ? "rounded" : "refused",
+                                  of.unenforced_intercepts == 0 ? "" : absl::StrCat("; intercepts accepted that do not happen ", of.unenforced_intercepts))});
   }
   return lines;
 }

@@ -35,7 +35,10 @@ TEST(StatsTextTest, InterceptsAreALineAProcessorThatOthersRead) {
   EXPECT_EQ(lines[1].level, LogLevel::kInfo);
   EXPECT_THAT(lines[1].text, StartsWith("virtual processor 0: intercepts of VTL0: reads 1, writes 2, executes 3, retried 4; "
                                         "VTL calls 5, returns 6, pre-emptions 7"));
-  EXPECT_THAT(lines[1].text, EndsWith("; KVM named the page of 5, another was found first 1, unexplained 2"));
+  EXPECT_THAT(lines[1].text, EndsWith("; KVM named the page of 5, another was found first 1, unexplained 2; MSRs 0, ports 0"));
+  stats.processors[0].intercepts = {{.msrs = 8, .ports = 9}};
+  EXPECT_EQ(StatsLines(stats).at(1).level, LogLevel::kInfo);
+  EXPECT_THAT(StatsLines(stats).at(1).text, EndsWith("; MSRs 8, ports 9"));
 }
 
 TEST(StatsTextTest, WithoutAnInterceptTheLineIsForDebugging) {
@@ -65,6 +68,10 @@ TEST(StatsTextTest, ProtectionsAreOneLineOfTheMachine) {
                            "by way B, what it cannot enforce is rounded");
   stats.protections = MicroVmStats::Protections{};
   EXPECT_EQ(StatsLines(stats).at(0).level, LogLevel::kDebug);
+  stats.protections->unenforced_intercepts = 3;
+  EXPECT_EQ(StatsLines(stats).at(0).level, LogLevel::kInfo);
+  EXPECT_THAT(StatsLines(stats).at(0).text, EndsWith("; intercepts accepted that do not happen 3"));
+  stats.protections->unenforced_intercepts = 0;
   stats.protections->host_refused = 1;
   EXPECT_EQ(StatsLines(stats).at(0).level, LogLevel::kInfo);
 }

@@ -92,6 +92,12 @@ HvStatus VsmPartition::MayEnableVpLocked(Vtl caller, bool own_vp, uint8_t guest_
   return HvStatus::kSuccess;
 }
 
+bool VsmPartition::MayIntercept(bool unenforceable) noexcept {
+  if (!unenforceable) return true;
+  if (offer_.accept_unenforceable) unenforced_.fetch_add(1, std::memory_order_relaxed);
+  return offer_.accept_unenforceable;
+}
+
 HvStatus VsmPartition::MayStart(Vtl caller) const noexcept {
   const MutexLock lock(mutex_);
   for (uint8_t above = caller.raw() + 1; above < kHvVtlCount; ++above) {

@@ -35,6 +35,10 @@ struct VsmOffer {
   // be told that there is one, and some secure kernels do not start without.
   bool mbec = false;
   bool dr6_shared = false;  // the host's processor decides
+  // The intercepts that happen on this host: bits of CrInterceptControl.
+  uint64_t cr_intercepts = kHvCrInterceptKnown;
+  // What does not happen is accepted all the same, and counted.
+  bool accept_unenforceable = false;
 };
 
 // Whether a page may be protected so. Anything needs reading; kernel and user execution differ only with MBEC, and never so that
@@ -77,6 +81,11 @@ class VsmPartition final {
   // VTL0, kAccessDenied: its own, without EnableVtlProtection, kInvalidVtlState, kInvalidRegisterValue.
   [[nodiscard]] HvStatus CheckProtection(Vtl caller, Vtl owner, uint32_t guest_flags) const noexcept;
 
+  // Whether a level may ask for intercepts, some of which the host cannot make (`unenforceable`). True with any of them: counted.
+  [[nodiscard]] bool MayIntercept(bool unenforceable) noexcept;
+  [[nodiscard]] bool MayInterceptRegisters(uint64_t cr_events) noexcept { return MayIntercept((cr_events & ~offer_.cr_intercepts) != 0); }
+  [[nodiscard]] uint64_t unenforced_intercepts() const noexcept { return unenforced_.load(std::memory_order_relaxed); }
+
   // VsmPartitionConfig of a level above VTL0.
   [[nodiscard]] uint64_t config(Vtl owner) const noexcept;
   struct ConfigWrite {
@@ -103,6 +112,7 @@ class VsmPartition final {
   const VsmOffer offer_;
   mutable Mutex mutex_;
   std::atomic<VtlSet> enabled_{VtlBit(kVtl0)};  // stored under the mutex
+  std::atomic<uint64_t> unenforced_{0};         // a statistic
   VtlSet mbec_ ABSL_GUARDED_BY(mutex_) = 0;         // enabled with MBEC
   VtlSet on_some_vp_ ABSL_GUARDED_BY(mutex_) = 0;
   std::array<uint64_t, kHvVtlCount> configs_ ABSL_GUARDED_BY(mutex_) = AllReset();

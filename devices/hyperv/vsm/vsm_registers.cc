@@ -104,7 +104,9 @@ std::optional<HvStatus> VsmRegisters::Set(Target target, Name name, const HvRegi
   }
   if (uint64_t* const intercept = CrIntercept(state_.cr_intercepts(target.vtl), name)) {
     if (target.vtl == kVtl0) return HvStatus::kAccessDenied;
-    if (name == Name::kCrInterceptControl && (value.low & ~kHvCrInterceptKnown) != 0) return HvStatus::kInvalidRegisterValue;
+    if (name == Name::kCrInterceptControl && ((value.low & ~kHvCrInterceptKnown) != 0 || !partition_.MayInterceptRegisters(value.low))) {
+      return HvStatus::kInvalidRegisterValue;
+    }
     *intercept = value.low;
     effect.intercepts_changed = true;
     return HvStatus::kSuccess;

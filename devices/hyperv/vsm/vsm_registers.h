@@ -9,7 +9,7 @@
 //
 // Where sources differ, OpenVMM's statuses: a level's own architectural registers are ACCESS_DENIED, a register that cannot be
 // written INVALID_PARAMETER, VsmVina and VsmPartitionConfig of VTL0 INVALID_PARAMETER, intercept registers of VTL0 ACCESS_DENIED.
-// What it says of VTL1 alone is meant here of every level above VTL0. An exception's error code must be there where the processor
+// An intercept that the host cannot make is INVALID_REGISTER_VALUE, as a bit that is not known. What it says of VTL1 alone is meant here of every level above VTL0. An exception's error code must be there where the processor
 // has one and nowhere else: it would not enter the guest with another.
 #ifndef VMM_DEVICES_HYPERV_VSM_VSM_REGISTERS_H_
 #define VMM_DEVICES_HYPERV_VSM_VSM_REGISTERS_H_
@@ -54,7 +54,7 @@ class VsmRegisters final {
   // What the caller does about a write before the guest goes on.
   struct Effect {
     bool wake_flushes = false;       // kick all VPs: a TLB lock was released
-    bool intercepts_changed = false;  // which accesses of control registers and MSRs must exit
+    bool intercepts_changed = false;  // which accesses of control registers and MSRs must exit: kInsufficientMemory if they cannot
     std::optional<uint32_t> default_protection = std::nullopt;  // of all memory, by `target.vtl`
     bool operator==(const Effect&) const = default;
   };

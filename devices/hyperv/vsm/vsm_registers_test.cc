@@ -163,6 +163,31 @@ TEST_F(VsmRegistersTest, InterceptRegistersAreForLevelsAboveVtl0) {
   EXPECT_EQ(vp_.cr_intercepts(kVtl1).control, 0x1ff'ffffu);
 }
 
+// A host that can make some intercepts only: what it cannot is refused, or accepted and counted where that was asked for.
+TEST(UnenforceableInterceptTest, IsRefusedOrCounted) {
+  constexpr uint64_t kCan = 0x40, kCannot = 0x1;
+  for (const bool accept : {false, true}) {
+    VsmPartition partition({.maximum = kVtl1, .cr_intercepts = kCan, .accept_unenforceable = accept});
+    ASSERT_EQ(partition.Enable(kVtl0, 1, 0), HvStatus::kSuccess);
+    VsmVp vp;
+    ASSERT_EQ(vp.Enable(kVtl1, {}), HvStatus::kSuccess);
+    TlbLocks locks(2);
+    FakeLowerRegisters lower;
+    VsmRegisters registers(kVp, partition, vp, locks, lower);
+    Effect effect;
+    const auto set = [&](uint64_t value) { return registers.Set({kVtl1, kVtl1}, Name::kCrInterceptControl, {value, 0}, effect); };
+    EXPECT_EQ(set(kCan), kOk);
+    EXPECT_TRUE(effect.intercepts_changed);
+    EXPECT_EQ(partition.unenforced_intercepts(), 0u);
+    EXPECT_EQ(set(kCan | kCannot), accept ? kOk : kBadValue);
+    EXPECT_EQ(effect.intercepts_changed, accept);
+    EXPECT_EQ(vp.cr_intercepts(kVtl1).control, accept ? kCan | kCannot : kCan);
+    EXPECT_EQ(partition.unenforced_intercepts(), accept ? 1u : 0u);
+    EXPECT_EQ(set(uint64_t{1} << 25), kBadValue);
+    EXPECT_EQ(set(0), kOk);
+  }
+}
+
 // --- VsmVpSecureConfig ------------------------------------------------------------------------------------------------------
 
 TEST_F(VsmRegistersTest, SecureConfigIsTheTargetsOfALevelBelow) {
