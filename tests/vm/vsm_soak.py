@@ -1,6 +1,7 @@
 """Starts the soak guest of Virtual Trust Levels and shows what it says as it says it. tests/soak is how to run it.
 
 usage: vsm_soak.py VMM GUEST.elf [--minutes N] [--seed N] [--processors N] [--first N] [--rounds N] [--backing KERNEL|OWN]
+                   [--protection HOST_MAPPING|PRIVATE_ATTRIBUTE]
 """
 import argparse
 import os
@@ -14,7 +15,7 @@ CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
 processors {{ count: {processors} }}
 boot {{ kernel: "{guest}" command_line: "lines=short seed={seed} first={first} {length}" }}
-hyperv {{ enabled: true backing: {backing} vsm {{ enabled: true }} }}
+hyperv {{ enabled: true backing: {backing} vsm {{ enabled: true {protection}}} }}
 logging {{ level: WARNING }}
 """
 ALL_PASSED = 1
@@ -23,7 +24,7 @@ SILENCE = 300
 
 
 def main():
-    parser = argparse.ArgumentParser(usage=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("vmm")
     parser.add_argument("guest")
     parser.add_argument("--minutes", type=float, default=6)
@@ -32,14 +33,15 @@ def main():
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--backing", choices=("KERNEL", "OWN"), default="KERNEL")
+    parser.add_argument("--protection", choices=("HOST_MAPPING", "PRIVATE_ATTRIBUTE"), default="")
     wanted = parser.parse_args()
     length = f"rounds={wanted.rounds}" if wanted.rounds else f"seconds={max(1, int(wanted.minutes * 60))}"
-    print(f"soak: seed {wanted.seed}, {wanted.processors} processors, {wanted.backing}, from round {wanted.first}, {length}", flush=True)
+    print(f"soak: seed {wanted.seed}, {wanted.processors} processors, {wanted.backing} {wanted.protection}, from round {wanted.first}, {length}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         config = os.path.join(folder, "vm.textproto")
         with open(config, "w") as out:
             out.write(CONFIG.format(processors=wanted.processors, guest=wanted.guest, seed=wanted.seed, first=wanted.first, length=length,
-                                    backing=wanted.backing))
+                                    backing=wanted.backing, protection=wanted.protection and f"protection: {wanted.protection} "))
         begin = time.monotonic()
         child = subprocess.Popen([wanted.vmm, "run", "--config", config], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         alive = [begin]
@@ -64,7 +66,7 @@ def main():
         print(f"soak: passed; seconds: {took:.0f}")
         return 0
     print(f"soak: FAILED with status {status} after {took:.0f} s; again: tests/soak --seed {wanted.seed} --processors {wanted.processors} "
-          f"--backing {wanted.backing} --first ROUND --rounds 1")
+          f"--backing {wanted.backing} {wanted.protection and f'--protection {wanted.protection} '}--first ROUND --rounds 1")
     return 1
 
 
