@@ -26,11 +26,9 @@ QueueFault PackedRing::Start(const RingStart& start) {
   if (!start.inflight.empty()) {
     for (const PackedInflight::Chain& chain : again_) in_flight_ += static_cast<uint32_t>(chain.descriptors.size());
     available_ = Advanced(used_, in_flight_);
-  } else {
-    in_flight_ = (available_.index + (available_.wrap == used_.wrap ? 0u : places_.size) - used_.index);
-    if (in_flight_ > places_.size) return QueueFault::kAvailableIndex;
-    // Nobody knows what they were: an orderly predecessor left none.
-    if (in_flight_ != 0) return QueueFault::kAvailableIndex;
+  } else if (available_ != used_) {
+    // Something is in flight, and nobody knows what: an orderly predecessor leaves nothing.
+    return QueueFault::kAvailableIndex;
   }
   RingWord<uint32_t>(places_.used).store(uint32_t{v::kPackedEventEnable} << 16, std::memory_order_relaxed);
   return QueueFault::kNone;
