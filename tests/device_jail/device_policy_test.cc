@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -114,6 +115,11 @@ Own OwnOf(const std::string& kind) {
     }
     return {{SYS_timerfd_settime}, {madvise, {SYS_fallocate, {}, {{4, 3, 0, 4096}}}}};
   }
+  if (kind == "vsock") {
+    Rule shutdown{SYS_shutdown, {{7, SHUT_WR}, {kOdd, kOdd}}, {}};
+    for (uint64_t fd = 3; fd <= 6; ++fd) shutdown.refused.push_back({fd, SHUT_WR});
+    return {{SYS_timerfd_settime}, {{SYS_accept4, {{4}}, {{3}, {5}}}, shutdown}};
+  }
   ADD_FAILURE() << "no row for device " << kind;
   return {};
 }
@@ -143,7 +149,9 @@ TEST_P(DevicePolicyTest, AllowsExactlyThisWithoutConditions) {
   if (GetParam().backend) unconditional.insert(kBackend.begin(), kBackend.end());
   const Own own = OwnOf(GetParam().kind);
   unconditional.insert(own.unconditional.begin(), own.unconditional.end());
-  unconditional.insert(SYS_write);  // to a descriptor that is large enough
+  // To a descriptor that is large enough.
+  unconditional.insert(SYS_write);
+  if (GetParam().kind == std::string("vsock")) unconditional.insert(SYS_shutdown);
   for (int call = 0; call < kSyscallNumbers; ++call) {
     EXPECT_EQ(Ask(call, {kOdd, kOdd, kOdd, kOdd, kOdd, kOdd}), unconditional.count(call) != 0 ? SECCOMP_RET_ALLOW : kSeccompRefused)
         << "call " << call;

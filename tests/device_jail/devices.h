@@ -13,6 +13,7 @@
 #include "devices/virtio/console/console_policy.h"
 #include "devices/virtio/net/net_policy.h"
 #include "devices/virtio/rng/rng_policy.h"
+#include "devices/virtio/vsock/vsock_policy.h"
 #include "sandbox/seccomp_policy.h"
 
 namespace vmm {
@@ -33,6 +34,7 @@ inline std::vector<JailedDevice> JailedDevices() {
       {"rng", "vmm-rng", kRngPolicy, true, {3}},
       {"net", "vmm-net", kNetPolicy, true, {3, 4}},
       {"balloon", "vmm-balloon", kBalloonPolicy, true, {3, 4}},
+      {"vsock", "vmm-vsock", kVsockPolicy, true, {3, 4, 5, 6}},
   };
 }
 
