@@ -2,8 +2,9 @@
 // it names one (docs/design.md, section 5: way B).
 //
 // KVM's word is of the page alone, but of what the processor did. The decoder's is of everything, but of what it finds by now.
-//   1. A page that may be accessed by now says nothing any more: another processor has changed its protection. The decoder's answer
-//      stands, which is what making the access again would come to.
+//   1. A page that may be accessed by now says nothing any more: another processor has changed its protection, or is about to (the map
+//      follows the view). The decoder's answer stands, which is what making the access again would come to. What is known of the page
+//      is asked once, at first: else a change in the middle would look like a disagreement.
 //   2. Both name one page: the decoder's answer.
 //   3. The decoder's first refused access is on another page, but there is one on KVM's too: that one, since it is what was tried.
 //      Processors need not make the accesses of one instruction in the decoder's order.

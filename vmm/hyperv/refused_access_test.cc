@@ -75,6 +75,27 @@ TEST_F(RefusedAccessTest, APageThatHasBeenFreedSinceSaysNothing) {
   ExpectAt(kTarget, AccessKind::kWrite, found);
 }
 
+// Another processor frees the page and protects it again while the fault is looked at: it is one page, and no disagreement.
+TEST_F(RefusedAccessTest, APageWhoseProtectionChangesMeanwhileIsAskedForOnce) {
+  class Changing final : public LevelView {
+   public:
+    [[nodiscard]] PageRights Rights(Gpfn page) const noexcept override {
+      if (page != Gpa(kTarget).page()) return PageRights();
+      return asked_++ % 2 == 0 ? kNone : PageRights();
+    }
+    [[nodiscard]] const std::byte* Overlay(Gpfn) const noexcept override { return nullptr; }
+
+   private:
+    mutable int asked_ = 0;
+  };
+  trace_.PutCode(kMovs);
+  const Changing view;
+  const RefusedAccess found =
+      FindRefusedAccess(trace_.registers, event_, *trace_.memory, view, trace_.vectors, Gpa(kTarget).page());
+  EXPECT_EQ(found.agreement, PageAgreement::kSame);
+  ExpectAt(kTarget, AccessKind::kWrite, found);
+}
+
 TEST_F(RefusedAccessTest, APageThatNothingAccessesIsUnexplainedWhateverElseIsRefused) {
   trace_.PutCode(kMovs);
   trace_.view.Set(0x9000, kNone);
