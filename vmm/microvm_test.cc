@@ -177,6 +177,46 @@ TEST_F(MicroVmTest, ADeviceExecutableThatDoesNotAnswerIsReported) {
   EXPECT_NE(std::string(vm.status().message()).find("start device 'serial'"), std::string::npos) << vm.status();
 }
 
+TEST_F(MicroVmTest, WithVtl1TheStatsSayHowPagesAreProtectedAndHaveEachLevelOfAProcessor) {
+  Guest(kPowerOff);
+  config_.hyperv.enabled = true;
+  for (const bool rounds : {false, true}) {
+    config_.hyperv.vsm = true;
+    config_.hyperv.round_unenforceable = rounds;
+    ASSERT_OK_AND_ASSIGN(const auto vm, Create());
+    ASSERT_OK(vm->Start());
+    EXPECT_EQ(vm->Wait().end, MachineEnd::kPoweredOff);
+    const MicroVmStats stats = vm->stats();
+    ASSERT_TRUE(stats.protections.has_value());
+    EXPECT_TRUE(stats.protections->way == 'B' || stats.protections->way == 'C') << stats.protections->way;
+    EXPECT_EQ(stats.protections->rounds, rounds);
+    EXPECT_EQ(stats.protections->protected_pages, 0u);
+    ASSERT_EQ(stats.processors.at(0).intercepts.size(), 1u);
+    EXPECT_EQ(stats.processors.at(0).intercepts[0].told(), 0u);
+  }
+  config_.hyperv.vsm = false;
+  ASSERT_OK_AND_ASSIGN(const auto vm, Create());
+  EXPECT_FALSE(vm->stats().protections.has_value());
+  EXPECT_TRUE(vm->stats().processors.at(0).intercepts.empty());
+}
+
+TEST_F(MicroVmTest, AWayToProtectPagesIsTheOneThatWasAskedForOrAnError) {
+  Guest(kPowerOff);
+  config_.hyperv.enabled = config_.hyperv.vsm = true;
+  config_.hyperv.protection = VsmProtection::kHostMapping;
+  {
+    ASSERT_OK_AND_ASSIGN(const auto vm, Create());
+    EXPECT_EQ(vm->stats().protections->way, 'C');
+  }
+  config_.hyperv.protection = VsmProtection::kPrivateAttribute;
+  const auto vm = Create();
+  if (vm.ok()) {
+    EXPECT_EQ((*vm)->stats().protections->way, 'B');
+  } else {
+    EXPECT_THAT(vm, StatusIs(absl::StatusCode::kFailedPrecondition, "as hyperv.vsm.protection says: this kernel makes no VM"));
+  }
+}
+
 TEST_F(MicroVmTest, TheSerialFileIsWrittenFromItsStart) {
   Guest(kPowerOff);
   config_.serial.output = SerialOutput::kFile;
