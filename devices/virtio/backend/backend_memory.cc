@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstring>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,8 @@ namespace vmm {
 namespace {
 
 namespace vu = vhost_user;
+
+constexpr uint32_t kMaxUses = 256;
 
 bool Wraps(uint64_t start, uint64_t bytes) { return bytes > std::numeric_limits<uint64_t>::max() - start; }
 
@@ -30,6 +33,11 @@ void BackendMemory::Clear() noexcept {
 }
 
 absl::Status BackendMemory::Add(const vu::MemoryRegion& region, int fd) {
+  for (Region& other : regions_) {
+    if (std::memcmp(&other.region, &region, sizeof(region)) != 0 || other.uses == kMaxUses) continue;
+    ++other.uses;
+    return absl::OkStatus();
+  }
   if (regions_.size() == kMaxRegions) return absl::InvalidArgumentError("map guest memory: more regions than there are slots");
   if (region.bytes == 0 || Wraps(region.gpa, region.bytes) || Wraps(region.user_address, region.bytes) ||
       Wraps(region.fd_offset, region.bytes)) {
@@ -51,7 +59,7 @@ absl::Status BackendMemory::Add(const vu::MemoryRegion& region, int fd) {
                                static_cast<off_t>(region.fd_offset - skipped));
   if (mapping == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("map ", region.bytes, " bytes of guest memory"));
   auto* const bytes = static_cast<std::byte*>(mapping);
-  regions_.push_back({region, bytes, mapping_bytes, bytes + skipped});
+  regions_.push_back({region, bytes, mapping_bytes, bytes + skipped, 1});
   return absl::OkStatus();
 }
 
@@ -65,6 +73,7 @@ absl::Status BackendMemory::Remove(const vu::MemoryRegion& region) {
   for (size_t i = 0; i < regions_.size(); ++i) {
     const vu::MemoryRegion& ours = regions_[i].region;
     if (ours.gpa != region.gpa || ours.bytes != region.bytes || ours.user_address != region.user_address) continue;
+    if (--regions_[i].uses != 0) return absl::OkStatus();
     ::munmap(regions_[i].mapping, regions_[i].mapping_bytes);
     regions_.erase(regions_.begin() + static_cast<ptrdiff_t>(i));
     return absl::OkStatus();

@@ -33,6 +33,7 @@ class BackendMemory final {
 
   // One descriptor a region; they may be closed afterwards.
   absl::Status Replace(std::span<const vhost_user::MemoryRegion> regions, std::span<const OwnedFd> fds);
+  // One that is there already is there until it has been removed as often: older QEMUs name each region once for each queue pair.
   absl::Status Add(const vhost_user::MemoryRegion& region, int fd);
   absl::Status Remove(const vhost_user::MemoryRegion& region);
 
@@ -47,6 +48,7 @@ class BackendMemory final {
     std::byte* mapping;
     uint64_t mapping_bytes;
     std::byte* start;
+    uint32_t uses;  // how often it was added
   };
   void Clear() noexcept;
   std::vector<Region> regions_;

@@ -278,8 +278,9 @@ TEST(BackendMemoryTest, RegionsAreCheckedAndFoundByEitherAddress) {
   FakeGuestRam ram;
   BackendMemory memory;
   ASSERT_OK(memory.Add(FakeGuestRam::region(), ram.fd()));
-  EXPECT_THAT(memory.Add(FakeGuestRam::region(), ram.fd()), StatusIs(absl::StatusCode::kInvalidArgument, "overlaps"));
   vhost_user::MemoryRegion bad = FakeGuestRam::region();
+  bad.user_address += 4096;
+  EXPECT_THAT(memory.Add(bad, ram.fd()), StatusIs(absl::StatusCode::kInvalidArgument, "overlaps"));
   bad.gpa = std::numeric_limits<uint64_t>::max();
   EXPECT_THAT(memory.Add(bad, ram.fd()), StatusIs(absl::StatusCode::kInvalidArgument, "no region"));
   bad = {0, 0, 0, 0};
@@ -296,6 +297,19 @@ TEST(BackendMemoryTest, RegionsAreCheckedAndFoundByEitherAddress) {
   EXPECT_THAT(memory.Remove({1, 4096, 0x1000, 24}), StatusIs(absl::StatusCode::kInvalidArgument, "there is no region"));
   ASSERT_OK(memory.Remove({0, 4096, 0x1000, 24}));
   EXPECT_EQ(memory.Find(Gpa(0), 4), nullptr);
+}
+
+TEST(BackendMemoryTest, ARegionThatIsAddedTwiceIsThereUntilItIsRemovedTwice) {
+  FakeGuestRam ram;
+  BackendMemory memory;
+  ASSERT_OK(memory.Add(FakeGuestRam::region(), ram.fd()));
+  const std::byte* const at = memory.Find(FakeGuestRam::kBase, 1);
+  ASSERT_OK(memory.Add(FakeGuestRam::region(), ram.fd()));
+  ASSERT_OK(memory.Remove(FakeGuestRam::region()));
+  EXPECT_EQ(memory.Find(FakeGuestRam::kBase, 1), at);
+  ASSERT_OK(memory.Remove(FakeGuestRam::region()));
+  EXPECT_EQ(memory.Find(FakeGuestRam::kBase, 1), nullptr);
+  EXPECT_THAT(memory.Remove(FakeGuestRam::region()), StatusIs(absl::StatusCode::kInvalidArgument, "there is no region"));
 }
 
 }  // namespace
