@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "base/errno_status.h"
 #include "base/event_loop.h"
+#include "base/log.h"
 #include "base/owned_fd.h"
 #include "base/status_macros.h"
 #include "devices/virtio/backend/backend_process.h"
@@ -56,11 +57,26 @@ class WireAndDevice final : public BackendDevice {
   void OnHost(BackendHost& host) override { device_.OnHost(host); }
   void OnFeatures(uint64_t features) noexcept override { device_.OnFeatures(features); }
   bool Process(uint16_t index, BackendQueue& queue) noexcept override { return device_.Process(index, queue); }
-  void OnQueueStopped(uint16_t index) noexcept override { device_.OnQueueStopped(index); }
+  void OnQueueStopped(uint16_t index) noexcept override {
+    device_.OnQueueStopped(index);
+    if (index == 0) TellDropped();
+  }
 
  private:
+  // What was dropped since it was last told, where anything was. A guest decides how often its queues stop: bounded.
+  void TellDropped() {
+    const NetDevice::Stats& now = device_.stats();
+    const uint64_t dropped = now.bad_headers + now.refused + now.too_large;
+    if (dropped == told_ || !drops_.Admit(static_cast<int64_t>(MonotonicNs() / 1'000'000)).write) return;
+    told_ = dropped;
+    SayFromBackend(absl::StrCat("packets dropped so far: ", now.bad_headers, " that made no sense, ", now.refused, " that the host refused, ",
+                                now.too_large, " without enough room in the guest"));
+  }
+
   std::unique_ptr<Wire> wire_;
   NetDevice device_;
+  GuestLog drops_{"net"};
+  uint64_t told_ = 0;
 };
 
 template <typename Wire>

@@ -267,9 +267,12 @@ TEST_F(NetProcessTest, FramesPassBothWaysOverATapInterface) {
     ASSERT_EQ(::send(host_.get(), down.data(), down.size(), 0), static_cast<ssize_t>(down.size()));
     ASSERT_EQ(AwaitFrame(kEtherType), down);
   }
+  Send(1, "too short");
+  AwaitSent();
   frontend_->Close();
   ASSERT_OK_AND_ASSIGN(const ExitStatus status, backend_.process.Wait(10'000));
   EXPECT_EQ(status.Describe(), "exited with code 0");
+  EXPECT_EQ(ReadPipe(), "packets dropped so far: 1 that made no sense, 0 that the host refused, 0 without enough room in the guest\n");
 }
 
 TEST_F(NetProcessTest, KilledUnderLoadItGoesOnAndRepeatsNoCompletion) {

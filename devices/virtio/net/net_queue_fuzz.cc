@@ -55,7 +55,7 @@ class CheckedWire final : public NetWire {
     return kind_ % 3 == 0 ? SendResult::kRefused : SendResult::kSent;
   }
   size_t Receive(uint16_t, std::span<iovec> room) noexcept override {
-    if (room.empty() && left_ != 0) std::abort();
+    // Room may be nothing: buffers without any.
     if (room.size() > kMaxVectors || left_ == 0) return 0;
     --left_;
     static constexpr std::array<size_t, 4> kFrames = {14, 60, 1514, vn::kMaxFrameBytes};
