@@ -23,6 +23,10 @@ MIB = 1 << 20
 
 
 class VirtioTest(unittest.TestCase):
+    # Each line is printed when its block has been written and made durable.
+    WRITE_BLOCKS = ("i=0; while [ $i -lt {count} ]; do yes block-$i | dd of=/dev/vda bs=4k count=1 seek=$i iflag=fullblock conv=fsync,notrunc "
+                    "2>/dev/null && echo \"@\"\"done $i@\"; i=$((i+1)); done; echo \"@\"\"all@\"")
+
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
@@ -100,9 +104,7 @@ class VirtioTest(unittest.TestCase):
         path = self.disk("disk", mib=32)
         with Vm(f'--devices.block={{path: "{path}" format: RAW on_failure: RESTART}}') as vm:
             vm.boot()
-            # Each line is printed when its block has been written and made durable.
-            vm.type("i=0; while [ $i -lt 400 ]; do yes block-$i | dd of=/dev/vda bs=4k count=1 seek=$i iflag=fullblock conv=fsync,notrunc "
-                    "2>/dev/null && echo \"@\"\"done $i@\"; i=$((i+1)); done; echo \"@\"\"all@\"")
+            vm.type(self.WRITE_BLOCKS.format(count=400))
             for kill_at in (20, 60, 120):
                 vm.wait_for(rf"@done {kill_at}@")
                 os.kill(vm.device("vmm-block"), signal.SIGKILL)
@@ -269,9 +271,8 @@ class VirtioTest(unittest.TestCase):
             self.power_off(vm)
             self.assertNotIn("queues stopped", vm.errors)
 
-    def test_our_block_backend_serves_qemu(self):
-        content = os.urandom(MIB)
-        path, sock = self.disk("disk", content=content), os.path.join(self.folder.name, "sock")
+    def backend_for_qemu(self, path, sock):
+        """Our block backend by itself, listening; and QEMU's command with it as its disk."""
         backend = subprocess.Popen([harness.VMM, "device", "block", "--path", path, "--serial", "for-qemu", "--socket", sock],
                                    stderr=subprocess.PIPE)
         self.addCleanup(backend.stderr.close)
@@ -281,11 +282,16 @@ class VirtioTest(unittest.TestCase):
         while not os.path.exists(sock):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.05)
-        command = ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-machine", "q35,memory-backend=ram,usb=off", "-m", "256M",
-                   "-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-nodefaults", "-no-user-config", "-display", "none",
-                   "-serial", "stdio", "-no-reboot", "-kernel", os.path.join(harness.GUEST, "vmlinuz"), "-initrd",
-                   os.path.join(harness.GUEST, "initramfs.cpio"), "-append", "console=ttyS0 quiet panic=-1",
-                   "-chardev", f"socket,id=disk,path={sock}", "-device", "vhost-user-blk-pci,chardev=disk"]
+        return backend, ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-machine", "q35,memory-backend=ram,usb=off", "-m", "256M",
+                         "-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-nodefaults", "-no-user-config", "-display", "none",
+                         "-serial", "stdio", "-no-reboot", "-kernel", os.path.join(harness.GUEST, "vmlinuz"), "-initrd",
+                         os.path.join(harness.GUEST, "initramfs.cpio"), "-append", "console=ttyS0 quiet panic=-1",
+                         "-chardev", f"socket,id=disk,path={sock},reconnect=1", "-device", "vhost-user-blk-pci,chardev=disk"]
+
+    def test_our_block_backend_serves_qemu(self):
+        content = os.urandom(MIB)
+        path = self.disk("disk", content=content)
+        backend, command = self.backend_for_qemu(path, os.path.join(self.folder.name, "sock"))
         with Vm(command=command) as vm:
             vm.boot()
             self.assertEqual(vm.run("cat /sys/block/vda/serial"), "for-qemu")
@@ -297,6 +303,26 @@ class VirtioTest(unittest.TestCase):
             file.seek(2 * MIB)
             self.assertEqual(file.read(MIB), content)
         self.assertIsNone(backend.poll(), "the backend waits for the next front end")
+
+    def test_our_block_backend_is_killed_behind_qemu_and_no_acknowledged_write_is_lost(self):
+        # QEMU's front end keeps the in-flight region for the next process.
+        path = self.disk("disk")
+        backend, command = self.backend_for_qemu(path, os.path.join(self.folder.name, "sock"))
+        with Vm(command=command) as vm:
+            vm.boot()
+            vm.type(self.WRITE_BLOCKS.format(count=120))
+            for kill_at in (20, 60):
+                vm.wait_for(rf"@done {kill_at}@")
+                device, = harness.children_of(backend.pid)
+                os.kill(device, signal.SIGKILL)
+            vm.wait_for("@all@", limit=180)
+            vm.wait_for(re.escape(harness.PROMPT))
+            self.assertEqual({int(n) for n in re.findall(r"@done (\d+)@", vm.text)}, set(range(120)))
+            vm.type("poweroff")
+            self.assertEqual(vm.end(limit=180), 0, vm.errors)
+        with open(path, "rb") as file:
+            for i in range(120):
+                self.assertEqual(file.read(4096), (f"block-{i}\n".encode() * 4096)[:4096], f"block {i}")
 
 
 if __name__ == "__main__":
