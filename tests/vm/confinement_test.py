@@ -92,7 +92,10 @@ class ConfinementTest(unittest.TestCase):
         "vmm-block": ("dd if=/dev/vda bs=4k count=4 iflag=direct 2>/dev/null | wc -c", "16384"),
         "vmm-rng": ("dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c", "64"),
         "vmm-console": ("echo to the console > /dev/hvc0 && echo written", "written"),
+        "vmm-balloon": ("ls /sys/bus/virtio/drivers/virtio_balloon | grep -c virtio", "1"),
     }
+    # A TAP interface, which takes a right that an ordinary user has not.
+    ROOTS_USES = {"vmm-net": ("ip link set eth0 up && echo up", "up")}
 
     def virtio(self, owner=None):
         """Flags of a machine that has them, all to be started again."""
@@ -104,24 +107,27 @@ class ConfinementTest(unittest.TestCase):
         if owner is not None:
             os.chmod(folder.name, 0o755)
             os.chown(disk, owner, owner)
-        return (f'--devices.block={{path: "{disk}" format: RAW on_failure: RESTART}}',
+        tap = ("--devices.net={tap: \"vmmconf0\" on_failure: RESTART}",) if owner is None else ()
+        return (*tap, f'--devices.block={{path: "{disk}" format: RAW on_failure: RESTART}}',
                 "--devices.rng.enabled=true", "--devices.rng.on_failure=RESTART",
-                "--devices.console.output=PTY", "--devices.console.on_failure=RESTART")
+                "--devices.console.output=PTY", "--devices.console.on_failure=RESTART",
+                "--devices.balloon.enabled=true", "--devices.balloon.on_failure=RESTART")
 
     def started_again_while_confined(self, vm, bounding=True):
+        uses = {**self.USES, **(self.ROOTS_USES if bounding else {})}
         self.each_thread(vm.process.pid, bounding=bounding)
         names = sorted(name_of(pid) for pid in vm.children())
-        self.assertEqual(names, sorted([*self.USES, "vmm-serial", "vmm-spawner"]))
+        self.assertEqual(names, sorted([*uses, "vmm-serial", "vmm-spawner"]))
         spawner = vm.device("vmm-spawner")
         self.assertEqual({fields["NoNewPrivs"] for fields in threads_of(spawner)}, {"1"})
         self.assertEqual(sorted(os.listdir(f"/proc/{spawner}/fd")), ["0", "1", "2", "3"])
-        for name, (command, printed) in self.USES.items():
+        for name, (command, printed) in uses.items():
             for time_killed in (1, 2):
                 pid = vm.device(name)
                 self.each_thread(pid)
                 self.assertEqual(vm.run(command), printed, name)
                 os.kill(pid, signal.SIGKILL)
-                vm.wait_for_log(f"works again (restart {time_killed})", times=list(self.USES).index(name) + 1)
+                vm.wait_for_log(f"works again (restart {time_killed})", times=list(uses).index(name) + 1)
             self.each_thread(vm.device(name))
             self.assertEqual(vm.run(command), printed, name)
         self.each_thread(vm.process.pid, bounding=bounding)

@@ -22,6 +22,8 @@ USES = {
     "vmm-rng": "dd if=/dev/hwrng bs=64 count=4 2>/dev/null | wc -c | grep -q 256 && echo done",
     "vmm-console": "for i in 1 2 3 4; do echo line $i > /dev/hvc0; done && echo done",
     "vmm-balloon": "cat /proc/meminfo > /dev/null && echo done",
+    "vmm-net": "ip link set eth0 up; ip address add 192.0.2.2/24 dev eth0 2>/dev/null; ping -c 2 -W 1 192.0.2.1 > /dev/null 2>&1; "
+               "[ -e /sys/class/net/eth0 ] && echo done",
 }
 
 
@@ -37,7 +39,9 @@ class KillTest(unittest.TestCase):
         return (f'--devices.block={{path: "{disk}" format: RAW on_failure: {on_failure}}}',
                 "--devices.rng.enabled=true", f"--devices.rng.on_failure={on_failure}",
                 "--devices.console.output=PTY", f"--devices.console.on_failure={on_failure}",
-                "--devices.balloon.enabled=true", f"--devices.balloon.on_failure={on_failure}")
+                "--devices.balloon.enabled=true", f"--devices.balloon.on_failure={on_failure}",
+                # Made for the machine's life; nobody answers.
+                f'--devices.net={{tap: "vmmkill0" on_failure: {on_failure}}}')
 
     def kill_when_it_appears(self, vm, name, delay):
         """From a thread, as early as it can be seen."""

@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <span>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -304,6 +306,31 @@ TEST_F(VhostUserFrontendTest, RequestsOfABackendAreBoundedAndChecked) {
   }
   ExpectLost(Code::kResourceExhausted, "floods");
   EXPECT_EQ(events_.config_changes, 200);
+}
+
+TEST_F(VhostUserFrontendTest, ErrorsOfABackendsQueuesAreCountedAndBounded) {
+  std::atomic<int> error_fd{-1};
+  OwnedFd error;
+  ASSERT_OK(ConnectTo([&](FakeVhostUserPeer&, VhostUserMessage& message) {
+    if (!Is(message, Request::kSetVringErr) || message.fd_count != 1) return false;
+    error = std::move(message.fds[0]);
+    message.fd_count = 0;
+    error_fd = error.get();
+    return true;
+  }));
+  EXPECT_TRUE(Start());
+  while (error_fd < 0) std::this_thread::yield();
+  const uint64_t one = 1;
+  // One that does not stop telling.
+  std::atomic<bool> done{false};
+  std::thread hostile([&] {
+    while (!done) (void)!::write(error_fd, &one, sizeof(one));
+  });
+  ExpectLost(Code::kResourceExhausted, "floods us with errors");
+  done = true;
+  hostile.join();
+  EXPECT_GE(frontend_->queue_faults(), 200u);
+  EXPECT_GE(events_.resets, 200);
 }
 
 TEST_F(VhostUserFrontendTest, ARequestThatWasNotGrantedCostsTheBackendItsConnection) {
