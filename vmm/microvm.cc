@@ -282,7 +282,8 @@ absl::Status MicroVmImpl::BuildVirtio() {
                                                .control = *lifecycle_,
                                                .ports = ports_,
                                                .mmio = mmio_,
-                                               .confined = options_.confine};
+                                               .confined = options_.confine,
+                                               .interactive = options_.interactive};
   ASSIGN_OR_RETURN(virtio_, VirtioMachine::Create(environment, config_, options_.device_executable));
   if (config_.hyperv.vsm && config_.reserved_memory.empty() && !virtio_->devices().empty()) {
     Log(LogLevel::kWarning, "vmm", "device processes have all of guest RAM, whatever VTL1 protects: memory.reserved names what to keep from them");

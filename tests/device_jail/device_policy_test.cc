@@ -99,7 +99,7 @@ Own OwnOf(const std::string& kind) {
             {OfImage(SYS_preadv), OfImage(SYS_preadv2), OfImage(SYS_pwritev), OfImage(SYS_pwrite64), OfImage(SYS_fdatasync), OfImage(SYS_fallocate),
              {SYS_ioctl, {{4, BLKDISCARD, 1}, {4, BLKZEROOUT, 1}}, {{4, BLKFLSBUF, 1}, {5, BLKDISCARD, 1}}}}};
   }
-  if (kind == "console") return {{}, {{SYS_ioctl, {{4, TIOCGWINSZ, 1}}, {{5, TIOCGWINSZ, 1}, {4, TIOCSTI, 1}, {4, TIOCSWINSZ, 1}}}}};
+  if (kind == "console") return {{SYS_timerfd_settime}, {{SYS_ioctl, {{4, TIOCGWINSZ, 1}}, {{5, TIOCGWINSZ, 1}, {4, TIOCSTI, 1}, {4, TIOCSWINSZ, 1}}}}};
   if (kind == "rng") return {{SYS_getrandom}, {}};
   if (kind == "net") {
     Rule ioctl{SYS_ioctl, {{4, TUNSETOFFLOAD, 1}, {11, TUNSETQUEUE, 1}}, {{12, TUNSETQUEUE, 1}}};

@@ -144,6 +144,7 @@ std::vector<BadInput> Rows() {
       Good("vsock over a file", "devices { vsock { path: \"kernel\" } }", {"devices.vsock.path: is there, and is no socket"}),
       Good("vsock in a missing folder", "devices { vsock { path: \"nowhere/v.sock\" } }", {"devices.vsock.path: there is no folder"}),
       Good("console file without a path", "devices { console { output: FILE } }", {"devices.console.path: is missing: devices.console.output is FILE"}),
+      Good("one terminal for two devices", "devices { serial { output: STDIO } console { output: STDIO } }", {"devices.serial.output: is STDIO, as is devices.console.output"}),
       Good("path of a pseudo-terminal", "devices { console { output: PTY path: \"x\" } }", {"devices.console.path: contradicts devices.console.output, which is PTY"}),
       Good("disk without an image", "devices { block { format: RAW } }", {"devices.block[0].path: is missing"}),
       Good("disk without a format", "devices { block { path: \"disk\" } }", {"devices.block[0].format: is missing: say RAW"}),

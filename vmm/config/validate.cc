@@ -317,7 +317,11 @@ class Validator final {
       if (serial.has_path()) Report("devices.serial.path", "contradicts devices.serial.disabled");
       if (serial.has_on_failure()) Report("devices.serial.on_failure", "contradicts devices.serial.disabled");
     } else {
-      if (!serial.has_output()) serial.set_output(config::Serial::STDIO);
+      const bool console_has_it = devices.console().output() == config::Console::STDIO;
+      if (console_has_it && serial.has_output() && serial.output() == config::Serial::STDIO) {
+        Report("devices.serial.output", "is STDIO, as is devices.console.output");
+      }
+      if (!serial.has_output()) serial.set_output(console_has_it ? config::Serial::NULL_ : config::Serial::STDIO);
       if (!serial.has_on_failure()) serial.set_on_failure(config::STOP);
       if (serial.on_failure() == config::RESTART) Report("devices.serial.on_failure", "is RESTART, which virtio devices alone have");
       const bool to_file = serial.output() == config::Serial::FILE;
@@ -469,6 +473,7 @@ class Validator final {
       case config::Console::PTY: result_.console.output = ConsoleOutput::kPty; break;
       case config::Console::FILE: result_.console.output = ConsoleOutput::kFile; break;
       case config::Console::SOCKET: result_.console.output = ConsoleOutput::kSocket; break;
+      case config::Console::STDIO: result_.console.output = ConsoleOutput::kStdio; break;
       default: return;
     }
     if (!console.has_on_failure()) console.set_on_failure(config::STOP);

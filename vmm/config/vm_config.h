@@ -19,7 +19,7 @@ namespace vmm {
 
 enum class OnFailure : uint8_t { kStop, kDetach, kRestart };
 enum class SerialOutput : uint8_t { kStdio, kFile, kNull };
-enum class ConsoleOutput : uint8_t { kNone, kPty, kFile, kSocket };
+enum class ConsoleOutput : uint8_t { kNone, kPty, kFile, kSocket, kStdio };
 enum class MachineKind : uint8_t { kStandard, kTest };
 enum class HypervBacking : uint8_t { kKernel, kOwn };
 enum class VsmProtection : uint8_t { kAuto, kPrivateAttribute, kHostMapping };

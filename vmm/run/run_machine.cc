@@ -65,7 +65,8 @@ int RunMachine(const VmConfig& config) {
     PrintProblem(STDERR_FILENO, signals.ok() ? end.status() : signals.status());
     return static_cast<int>(ExitCode::kInternalError);
   }
-  const bool owns_terminal = config.serial.enabled && config.serial.output == SerialOutput::kStdio;
+  const bool owns_terminal = (config.serial.enabled && config.serial.output == SerialOutput::kStdio) ||
+                             config.console.output == ConsoleOutput::kStdio;
   MicroVm::Options options;
   options.on_end = [&end](const EndReport&) { end->Signal(); };
 #ifdef VMM_DYNAMIC_LINK

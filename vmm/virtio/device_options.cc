@@ -2,10 +2,12 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -219,7 +221,7 @@ absl::Status MakePty(std::vector<OwnedFd>& fds, std::vector<OwnedFd>& kept) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<VirtioDevice::Options> ConsoleOptions(const VmConfig& config) {
+absl::StatusOr<VirtioDevice::Options> ConsoleOptions(const VmConfig& config, bool interactive) {
   VirtioDevice::Options options;
   options.frontend.name = "console";
   options.frontend.device_id = virtio::DeviceId::kConsole;
@@ -231,6 +233,20 @@ absl::StatusOr<VirtioDevice::Options> ConsoleOptions(const VmConfig& config) {
   const std::string& path = config.console.path;
   if (config.console.output == ConsoleOutput::kPty) {
     RETURN_IF_ERROR(MakePty(options.fds, options.kept));
+  } else if (config.console.output == ConsoleOutput::kStdio) {
+    OwnedFd output(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0));
+    OwnedFd input(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
+    if (!output.valid() || !input.valid()) return ErrnoStatus(errno, "copy standard input and output");
+    options.quit.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    OwnedFd quit(::fcntl(options.quit.get(), F_DUPFD_CLOEXEC, 0));
+    if (!quit.valid()) return ErrnoStatus(errno, "create eventfd");
+    options.fds.push_back(std::move(output));
+    options.fds.push_back(std::move(input));
+    options.fds.push_back(std::move(quit));
+    options.spawn.keeps_terminal = true;
+    options.spawn.arguments = {"--shared-terminal"};
+    if (interactive) options.spawn.arguments.emplace_back("--interactive");
+    options.spawn.file_bytes = kNoLimit;  // standard output may be a file
   } else if (config.console.output == ConsoleOutput::kSocket) {
     ASSIGN_OR_RETURN(OwnedFd output, ConnectUnixSocket(path));
     OwnedFd input(::fcntl(output.get(), F_DUPFD_CLOEXEC, 0));
@@ -250,7 +266,7 @@ absl::StatusOr<VirtioDevice::Options> ConsoleOptions(const VmConfig& config) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<VirtioDevice::Options>> VirtioDeviceOptions(const VmConfig& config) {
+absl::StatusOr<std::vector<VirtioDevice::Options>> VirtioDeviceOptions(const VmConfig& config, bool interactive) {
   std::vector<VirtioDevice::Options> all;
   for (size_t i = 0; i < config.blocks.size(); ++i) {
     ASSIGN_OR_RETURN(VirtioDevice::Options options, BlockOptionsOf(config.blocks[i], i));
@@ -262,7 +278,7 @@ absl::StatusOr<std::vector<VirtioDevice::Options>> VirtioDeviceOptions(const VmC
     all.push_back(*std::move(options));
   }
   if (config.console.output != ConsoleOutput::kNone) {
-    ASSIGN_OR_RETURN(VirtioDevice::Options options, ConsoleOptions(config));
+    ASSIGN_OR_RETURN(VirtioDevice::Options options, ConsoleOptions(config, interactive));
     all.push_back(std::move(options));
   }
   if (config.rng.enabled) all.push_back(RngOptions(config));

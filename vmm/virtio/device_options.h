@@ -13,8 +13,9 @@
 
 namespace vmm {
 
+// `interactive`: the person at the terminal may end the machine by a key.
 // In the order of their slots. Memory, jail and executable are the caller's to fill in.
-absl::StatusOr<std::vector<VirtioDevice::Options>> VirtioDeviceOptions(const VmConfig& config);
+absl::StatusOr<std::vector<VirtioDevice::Options>> VirtioDeviceOptions(const VmConfig& config, bool interactive);
 
 }  // namespace vmm
 

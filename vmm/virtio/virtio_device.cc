@@ -34,11 +34,18 @@ absl::StatusOr<std::unique_ptr<VirtioDevice>> VirtioDevice::Create(const Environ
   if (!device->timer_.valid()) return ErrnoStatus(errno, absl::StrCat("create timer of device '", device->name(), "'"));
   RETURN_IF_ERROR(device->ConnectBackend());
   ASSIGN_OR_RETURN(device->function_, VirtioPci::Create(*device->frontend_, environment.router, environment.doorbells));
+  if (const int quit = device->options_.quit.get(); quit >= 0) {
+    RETURN_IF_ERROR(environment.loop.Watch(quit, EPOLLIN, [&environment_loop = environment.loop, &control = environment.control, quit](uint32_t) {
+      environment_loop.Unwatch(quit);
+      control.RequestEnd(MachineEnd::kStopped, "stopped from the terminal (Ctrl-A x)");
+    }));
+  }
   RETURN_IF_ERROR(environment.loop.Watch(device->timer_.get(), EPOLLIN, [raw = device.get()](uint32_t) { raw->Retry(); }));
   return device;
 }
 
 VirtioDevice::~VirtioDevice() {
+  if (options_.quit.valid()) environment_.loop.Unwatch(options_.quit.get());
   if (timer_.valid()) environment_.loop.Unwatch(timer_.get());
   if (frontend_ != nullptr) frontend_->Close();
   DropBackend();

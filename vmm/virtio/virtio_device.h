@@ -60,6 +60,7 @@ class VirtioDevice final {
     std::vector<OwnedFd> fds;    // kept for restarts
     std::vector<OwnedFd> kept;   // only held open
     OwnedFd control;             // the monitor's end of what it tells the device by, where it does
+    OwnedFd quit;                // an eventfd by which the device says that the person wants the machine to end
     ChildProcess helper;         // a trusted process beside it, which dies with it
   };
 

@@ -44,7 +44,7 @@ absl::Status VirtioMachine::AddDevices(const Environment& environment, const VmC
     executable_.Reset(::open(executable.c_str(), O_RDONLY | O_CLOEXEC));
     if (!executable_.valid()) return ErrnoStatus(errno, absl::StrCat("open device executable '", executable, "'"));
   }
-  ASSIGN_OR_RETURN(std::vector<VirtioDevice::Options> all, VirtioDeviceOptions(config));
+  ASSIGN_OR_RETURN(std::vector<VirtioDevice::Options> all, VirtioDeviceOptions(config, environment.interactive));
   if (environment.confined) RETURN_IF_ERROR(MakeSpawner(all));
   for (VirtioDevice::Options& options : all) {
     options.spawn.guest_bytes = 0;

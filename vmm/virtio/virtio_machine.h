@@ -43,6 +43,7 @@ class VirtioMachine final {
     // The loop's thread will be able to start and to open nothing, from some time after Seal on: devices that are started again are
     // started by a process of their own, from the first time on (sandbox/spawner.h).
     bool confined = false;
+    bool interactive = false;  // the person at the terminal may end the machine by a key, where a device has the terminal
   };
 
   // `executable`: started for each device process; empty: the running program.
