@@ -255,7 +255,16 @@ bool Vcpu::HasDeliverableInterrupt() noexcept {
     }
     return uint32_t{0};
   };
-  return highest(kIrr) >> 4 > std::max(word(kTpr) >> 4 & 0xf, highest(kIsr) >> 4);
+  const uint32_t priority = std::max(word(kTpr) >> 4 & 0xf, highest(kIsr) >> 4);
+  if (highest(kIrr) >> 4 > priority) return true;
+  // A deadline that has passed is in the IRR only once the vCPU runs; KVM clears it then.
+  constexpr size_t kLvtTimer = 0x320;
+  constexpr uint32_t kMasked = 1 << 16, kModeMask = 3 << 17, kTscDeadlineMode = 2 << 17, kMsrTsc = 0x10, kMsrTscDeadline = 0x6e0;
+  const uint32_t lvt = word(kLvtTimer);
+  if ((lvt & (kMasked | kModeMask)) != kTscDeadlineMode || (lvt & 0xff) >> 4 <= priority) return false;
+  OneMsr deadline(kMsrTscDeadline, 0), now(kMsrTsc, 0);
+  return Ioctl(fd_.get(), KVM_GET_MSRS, &deadline) == 1 && deadline.value != 0 && Ioctl(fd_.get(), KVM_GET_MSRS, &now) == 1 &&
+         now.value >= deadline.value;
 }
 
 bool Vcpu::GetDebugRegs(kvm_debugregs& out) const noexcept { return Ioctl(fd_.get(), KVM_GET_DEBUGREGS, &out) == 0; }

@@ -105,7 +105,8 @@ class Vcpu final {
   absl::Status SetTscOffset(uint64_t offset);
 
   // With a local APIC in the kernel: the guest would take an interrupt at its next instruction, by its priority and its flags. Requires
-  // synced registers. False also where KVM does not tell.
+  // synced registers. False also where KVM does not tell: its local APIC's timer in one-shot and periodic mode, and its synthetic
+  // timers, raise their interrupt only when the vCPU runs.
   [[nodiscard]] bool HasDeliverableInterrupt() noexcept;
   // DR0 to DR3, DR6, DR7. False: KVM refused.
   [[nodiscard]] bool GetDebugRegs(kvm_debugregs& out) const noexcept;

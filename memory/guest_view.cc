@@ -135,13 +135,25 @@ PageAccess GuestView::AccessLocked(Gpfn page) const noexcept {
   return accesses_ == nullptr ? PageAccess::kReadWrite : accesses_->Get(page);
 }
 
-bool GuestView::ShowLocked(Gpfn page) noexcept {
-  std::byte* const host = HostPages(page, 1);
-  if (host == nullptr) return false;
+const GuestView::Overlay* GuestView::SeenLocked(Gpfn page) const noexcept {
   const Overlay* seen = nullptr;
   for (const Overlay& overlay : overlays_) {
     if (overlay.placed && overlay.at == page && (seen == nullptr || overlay.order > seen->order)) seen = &overlay;
   }
+  return seen;
+}
+
+std::optional<GuestView::Seen> GuestView::OverlayAt(Gpfn guest_page) const noexcept {
+  const MutexLock lock(mutex_);
+  const Overlay* const seen = SeenLocked(guest_page);
+  if (seen == nullptr) return std::nullopt;
+  return Seen{.bytes = overlay_bytes_ + static_cast<uint64_t>(seen - overlays_.data()) * kPageBytes, .access = seen->access};
+}
+
+bool GuestView::ShowLocked(Gpfn page) noexcept {
+  std::byte* const host = HostPages(page, 1);
+  if (host == nullptr) return false;
+  const Overlay* const seen = SeenLocked(page);
   if (seen != nullptr) {
     const int protection = seen->access == ViewAccess::kReadWrite ? PROT_READ | PROT_WRITE : PROT_READ;
     const auto offset = static_cast<off_t>(static_cast<uint64_t>(seen - overlays_.data()) * kPageBytes);

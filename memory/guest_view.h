@@ -141,6 +141,15 @@ class GuestView final {
   // Everything may be read and written again. The process ends where the host refuses, as it cannot: pieces only meet.
   void ResetProtections() noexcept;
 
+  // The overlay that is seen at a page now: its bytes, which are there for ever, and what the guest may do with it. Another thread may
+  // move it meanwhile.
+  struct Seen {
+    const std::byte* bytes;
+    ViewAccess access;
+    bool operator==(const Seen&) const = default;
+  };
+  [[nodiscard]] std::optional<Seen> OverlayAt(Gpfn guest_page) const noexcept;
+
   // --- Faults ---
 
   // For who has to judge an EFAULT. The page may have gone while the processor was on its way out: where none is left now, but
@@ -170,6 +179,8 @@ class GuestView final {
   absl::Status MakeOverlayFile(uint32_t overlay_pages);
   absl::Status MakeProtections(const MemoryLayout& layout, uint32_t overlay_pages, uint32_t protected_pieces);
   void Release(uint32_t index) noexcept;
+  // Of several at one page, the one that was placed last.
+  [[nodiscard]] const Overlay* SeenLocked(Gpfn page) const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Place(uint32_t index, Gpfn guest_page, ViewAccess access) noexcept;
   void Remove(uint32_t index) noexcept;
   std::optional<Gpfn> place(uint32_t index) const noexcept;

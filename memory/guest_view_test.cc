@@ -197,12 +197,18 @@ TEST_F(GuestViewTest, OfSeveralOnOnePageTheLastPlacedIsSeenThenTheOnesBefore) {
   third->Remove();
   EXPECT_EQ(Seen(kPage), 0xa2);
   EXPECT_FALSE(GuestCanWrite(kPage));  // with its own access
+  ASSERT_TRUE(view_->OverlayAt(kPage).has_value());
+  EXPECT_EQ(view_->OverlayAt(kPage)->bytes, second->data());
+  EXPECT_EQ(view_->OverlayAt(kPage)->access, ViewAccess::kRead);
   ASSERT_TRUE(first->Place(kPage, ViewAccess::kReadWrite));  // again: on top now
   EXPECT_EQ(Seen(kPage), 0xa1);
   second->Remove();  // from beneath
   EXPECT_EQ(Seen(kPage), 0xa1);
+  EXPECT_EQ(view_->OverlayAt(kPage)->bytes, first->data());
+  EXPECT_EQ(view_->OverlayAt(Gpfn(kPage.raw() + 1)), std::nullopt);
   first->Remove();
   EXPECT_EQ(Seen(kPage), 0x11);
+  EXPECT_EQ(view_->OverlayAt(kPage), std::nullopt);
 }
 
 TEST_F(GuestViewTest, TheSamePageTwiceIsOnce) {

@@ -3,6 +3,7 @@
 #include "tests/guests/runtime/apic.h"
 #include "tests/guests/runtime/atomic.h"
 #include "tests/guests/runtime/interrupts.h"
+#include "tests/guests/runtime/smp.h"
 #include "tests/guests/runtime/test.h"
 #include "tests/guests/runtime/wait.h"
 
@@ -81,6 +82,66 @@ void TestWait(bool by_return) {
 }
 TEST(AFlushWaitsForTheLock) { TestWait(false); }
 TEST(AFlushWaitsForTheReturn) { TestWait(true); }
+
+// VTL0 of the processor that waits takes its own interrupts, and its handler's own calls wait too.
+TEST(Vtl0sInterruptsAreTakenWhileAFlushWaits) {
+  if (CpuCount() < 2) SKIP("needs two processors");
+  EnableVtl1();
+  static Atomic<uint32_t> locked, finish, taken;
+  static uint32_t taken_before_done;
+  constexpr uint8_t kVector = 0x53;
+  for (Atomic<uint32_t>* const flag : {&locked, &finish, &taken}) flag->Store(0);
+  SetInterruptHandler(kVector, [](InterruptFrame&) {
+    SignalEoi();
+    taken.Add(1);
+  });
+  auto holder = [] {
+    InVtl1([] {
+      (void)SetSecureConfig(vmm::kHvSecureTlbLocked);
+      locked.Store(1);
+      // To VTL0 of the processor that waits, by a path of the monitor's and one of the host kernel's.
+      for (uint32_t sent = 0; sent < 5; ++sent) {
+        SpinTicks(1'000'000);
+        (void)SendIpiByHypercall(kVector, 1, OfVtl(0));
+        (void)WaitFor([sent] { return taken.Load() > sent; });
+      }
+      taken_before_done = taken.Load();
+      finish.Store(1);
+    });
+  };
+  StartOnCpu(1, holder);
+  ASSERT_TRUE(WaitFor([] { return locked.Load() != 0; }));
+  EXPECT_EQ(FlushAll(), Success());
+  EXPECT_EQ(finish.Load(), 1u);
+  EXPECT_EQ(taken_before_done, 5u);
+  WaitForCpu(1);
+}
+
+// All but one wait at once.
+TEST(ManyWaitForOneLock) {
+  if (CpuCount() < 2) SKIP("needs two processors");
+  static Atomic<uint32_t> locked, waiting, early;
+  static bool over;
+  for (Atomic<uint32_t>* const flag : {&locked, &waiting, &early}) flag->Store(0);
+  over = false;
+  OnAllCpus([] {
+    if (ThisCpuNumber() == 0) {
+      InVtl1([] {
+        (void)SetSecureConfig(vmm::kHvSecureTlbLocked);
+        locked.Store(1);
+        (void)WaitFor([] { return waiting.Load() == CpuCount() - 1; });
+        SpinTicks(2'000'000);
+        __atomic_store_n(&over, true, __ATOMIC_SEQ_CST);
+      });
+    } else {
+      (void)WaitFor([] { return locked.Load() != 0; });
+      waiting.Add(1);
+      (void)FlushAll();
+      if (!__atomic_load_n(&over, __ATOMIC_SEQ_CST)) early.Add(1);
+    }
+  });
+  EXPECT_EQ(early.Load(), 0u);
+}
 
 }  // namespace
 }  // namespace guest

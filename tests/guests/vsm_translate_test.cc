@@ -1,4 +1,5 @@
 // TranslateVirtualAddress: VTL1 asks what an address means to VTL0.
+#include "devices/hyperv/hv_msr_layout.h"
 #include "tests/guests/hyperv/vsm_level.h"
 #include "tests/guests/runtime/test.h"
 
@@ -40,6 +41,33 @@ TEST(AddressesOfVtl0AreTranslated) {
   EXPECT_EQ(Translate(page, vmm::kHvTranslateValidateRead, 0, output), Success());
   EXPECT_EQ(output.gpa_page, page / kPageBytes);
   page_directories[kUnmapped >> 21] = kUnmapped | 0x87;
+}
+
+// Pages of the hypervisor's, each level's own.
+TEST(OverlaysShowInTranslations) {
+  EnableProtection();
+  const uint64_t page = GpaOf(AllocatePages(1));
+  WriteMsr(vmm::kHvMsrVpAssistPage, page | vmm::kHvOverlayEnable);
+  const auto translate = [](uint64_t at, uint64_t flags, uint8_t vtl) {
+    vmm::HvTranslateOutput output{};
+    InVtl1([&] { EXPECT_EQ(Translate(at, flags, OfVtl(vtl), output), Success()); });
+    return output;
+  };
+  const uint64_t code = HypercallPage();
+  EXPECT_NE(translate(code, vmm::kHvTranslateValidateRead, 0).result & vmm::kHvTranslationOverlay, 0u);
+  EXPECT_EQ(CodeOf(translate(code, vmm::kHvTranslateValidateWrite, 0)), HvTranslationCode::kGpaNoWriteAccess);
+  EXPECT_NE(translate(page, vmm::kHvTranslateValidateWrite, 0).result & vmm::kHvTranslationOverlay, 0u);
+  EXPECT_EQ(translate(page, vmm::kHvTranslateValidateWrite, 1).result & vmm::kHvTranslationOverlay, 0u);
+  EXPECT_EQ(translate(page + vmm::kHvOverlayEnable * kPageBytes, vmm::kHvTranslateValidateRead, 0).result & vmm::kHvTranslationOverlay, 0u);
+  {
+    // What is beneath is not asked.
+    const Protected beneath(page, kNoAccess);
+    EXPECT_EQ(CodeOf(translate(page, vmm::kHvTranslateValidateWrite, 0)), HvTranslationCode::kSuccess);
+    const Intercepts seen = Intercepted(Reply::kLift, [&] { (void)Load<uint32_t>(page + 0x100); });
+    EXPECT_EQ(seen.count, 0u);
+  }
+  WriteMsr(vmm::kHvMsrVpAssistPage, 0);
+  EXPECT_EQ(translate(page, vmm::kHvTranslateValidateWrite, 0).result & vmm::kHvTranslationOverlay, 0u);
 }
 
 TEST(ProtectionsShowInTranslations) {

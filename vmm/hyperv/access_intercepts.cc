@@ -36,7 +36,7 @@ bool AccessIntercepts::OnMsr(uint32_t msr, bool write) noexcept {
   if (!event) return false;
   Synic* const synic = SynicOf(environment_.scheduler.vsm().FindCrIntercept(vtl_, *event, 0, 0));
   if (synic == nullptr) return false;
-  const EnforcedView view(environment_.protections, environment_.partition, vtl_);
+  const EnforcedView view(environment_.protections, environment_.view, vtl_);
   const AccessRegisters registers = AccessRegistersOf(environment_.processor.vcpu(vtl_.raw()));
   const InstructionShape shape = DescribeInstruction(registers, environment_.memory, view);
   Tell(*synic, MakeMsrIntercept(State(shape), AccessOf(write), msr));
@@ -61,7 +61,7 @@ void AccessIntercepts::TellOfPort(Synic& synic, const PortAccess& access, const 
 AccessAnswer AccessIntercepts::OnPort(const PortAccess& access, std::span<std::byte> data) noexcept {
   Synic* const synic = SynicOf(environment_.ports.Find(vtl_, access.port, access.bytes, access.write));
   if (synic == nullptr) return AccessAnswer::kUnclaimed;
-  const EnforcedView view(environment_.protections, environment_.partition, vtl_);
+  const EnforcedView view(environment_.protections, environment_.view, vtl_);
   const AccessRegisters registers = AccessRegistersOf(environment_.processor.vcpu(vtl_.raw()));
   const InstructionShape shape = DescribeInstruction(registers, environment_.memory, view);
   const bool same_kind = shape.port && shape.port_input != access.write;

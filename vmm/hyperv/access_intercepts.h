@@ -31,11 +31,11 @@
 
 #include "devices/guest_interface.h"
 #include "devices/hyperv/hv_types.h"
-#include "devices/hyperv/partition/hv_partition.h"
 #include "devices/hyperv/synic/synic.h"
 #include "devices/hyperv/vsm/intercept_messages.h"
 #include "devices/hyperv/vsm/io_port_intercepts.h"
 #include "memory/guest_memory.h"
+#include "memory/guest_view.h"
 #include "memory/protection_enforcer.h"
 #include "vcpu/access_decoder/access_decoder.h"
 #include "vcpu/virtual_processor.h"
@@ -52,7 +52,7 @@ class AccessIntercepts final {
     const IoPortIntercepts& ports;
     const GuestMemory& memory;
     const ProtectionEnforcer& protections;
-    const HvPartition& partition;         // of `vtl`
+    const GuestView& view;  // of `vtl`
     std::function<Synic*(Vtl)> synic_of;  // this VP's
   };
   struct Stats {

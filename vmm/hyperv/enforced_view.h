@@ -8,8 +8,8 @@
 #include <cstddef>
 
 #include "devices/hyperv/hv_types.h"
-#include "devices/hyperv/partition/hv_partition.h"
 #include "memory/gpa.h"
+#include "memory/guest_view.h"
 #include "memory/page_rights.h"
 #include "memory/protection_enforcer.h"
 #include "vcpu/access_decoder/access_decoder.h"
@@ -18,18 +18,24 @@ namespace vmm {
 
 class EnforcedView final : public LevelView {
  public:
-  // Both outlive it; the partition's interface is the level's.
-  EnforcedView(const ProtectionEnforcer& protections, const HvPartition& partition, Vtl vtl) noexcept
-      : protections_(protections), partition_(partition), vtl_(vtl) {}
+  // Both outlive it; `view` is the level's.
+  EnforcedView(const ProtectionEnforcer& protections, const GuestView& view, Vtl vtl) noexcept
+      : protections_(protections), view_(view), vtl_(vtl) {}
+  // An overlay's own, whatever lies beneath.
   [[nodiscard]] PageRights Rights(Gpfn page) const noexcept override {
     constexpr PageRights kReadExecute(PageRights::kRead | PageRights::kKernelExecute | PageRights::kUserExecute);
-    return partition_.IsReadOnlyPage(page) ? kReadExecute : protections_.Enforced(vtl_.raw(), page);
+    const auto overlay = view_.OverlayAt(page);
+    if (!overlay) return protections_.Enforced(vtl_.raw(), page);
+    return overlay->access == ViewAccess::kReadWrite ? PageRights() : kReadExecute;
   }
-  [[nodiscard]] const std::byte* Overlay(Gpfn page) const noexcept override { return partition_.HypercallPageAt(page); }
+  [[nodiscard]] const std::byte* Overlay(Gpfn page) const noexcept override {
+    const auto overlay = view_.OverlayAt(page);
+    return overlay ? overlay->bytes : nullptr;
+  }
 
  private:
   const ProtectionEnforcer& protections_;
-  const HvPartition& partition_;
+  const GuestView& view_;
   const Vtl vtl_;
 };
 

@@ -105,7 +105,7 @@ absl::Status HypervMachine::Finish(const std::vector<std::unique_ptr<VirtualProc
     RETURN_IF_ERROR(vsm_->Finish(processors, {.shared = *shared_,
                                               .connections = connections_,
                                               .clock = *clock_,
-                                              .vtl0 = *partition_,
+                                              .vtl0_view = environment_.view,
                                               .vtl0_memory = memory_,
                                               .vtl0_vm = environment_.vm,
                                               .vtl0_trapped = trapped,

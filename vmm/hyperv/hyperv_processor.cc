@@ -26,7 +26,7 @@ absl::Status HypervProcessor::Finish(VirtualProcessor& processor, const HvOffer&
     if (status.ok()) deadline_ = *std::move(deadline);
   });
   RETURN_IF_ERROR(status);
-  sints_.emplace(environment_.vm, processor.vcpu(), interface.eoi_watch);
+  sints_.emplace(environment_.vm, processor.vcpu(), interface.eoi_watch, [this] { AfterInterrupt(); });
   const HvVp::Environment environment{.partition = interface.partition,
                                       .connections = interface.connections,
                                       .vps = interface.vps,
@@ -79,6 +79,13 @@ void HypervProcessor::PrepareToEnter() noexcept {
   vp_->PrepareToEnter();
 }
 
+void HypervProcessor::Watch(bool on) noexcept {
+  constexpr uint64_t kRflagsIf = 1 << 9;
+  // With interrupts off nothing that comes can be taken, until a level above changes that.
+  on = on && (processor_->vcpu().synced_regs().rflags & kRflagsIf) != 0;
+  if (on != watched_.load(std::memory_order_relaxed)) watched_.store(on, std::memory_order_seq_cst);
+}
+
 bool HypervProcessor::IsDeliverable() noexcept { return processor_->vcpu().HasDeliverableInterrupt(); }
 
 bool HypervProcessor::AssertInterrupt(const VsmServices::Interrupt& interrupt) noexcept {
@@ -90,12 +97,14 @@ bool HypervProcessor::AssertInterrupt(const VsmServices::Interrupt& interrupt) n
                                    .level = interrupt.level,
                                    .delivery_mode = interrupt.nmi ? kNmi : kFixed,
                                    .vector = interrupt.vector});
+  for (const auto& processor : environment_.processors) processor->AfterInterrupt();
   return true;
 }
 
 void HypervProcessor::SendInterrupt(VpIndex vp, uint8_t vector) noexcept {
   // False: its local APIC is off, and the interrupt is lost as it would be on the bus.
   (void)environment_.vm.SignalMsi(vp.raw(), vector);
+  if (vp.raw() < vp_count()) environment_.processors[vp.raw()]->AfterInterrupt();
 }
 
 // KVM has no call that flushes a guest's TLB. But when it forgets a page that it has mapped for the guest, it flushes them all, on

@@ -9,6 +9,7 @@
 #ifndef VMM_VMM_HYPERV_HYPERV_PROCESSOR_H_
 #define VMM_VMM_HYPERV_HYPERV_PROCESSOR_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -77,6 +78,10 @@ class HypervProcessor final : public GuestInterface,
   [[nodiscard]] HvVp* vp() noexcept { return vp_.get(); }
   [[nodiscard]] PartitionHost& host() noexcept { return *this; }
   [[nodiscard]] SintInterrupts& sints() noexcept { return *sints_; }
+  // Any thread: an interrupt was given to its local APIC, which a level above may want to hear of.
+  void AfterInterrupt() noexcept {
+    if (watched_.load(std::memory_order_seq_cst)) processor_->Kick();
+  }
   [[nodiscard]] uint64_t sint_failures() const noexcept { return sints_->failures(); }
 
   // GuestInterface.
@@ -105,6 +110,8 @@ class HypervProcessor final : public GuestInterface,
     return vp_->SetOwnRegister(name, value);
   }
   [[nodiscard]] bool AssertInterrupt(const VsmServices::Interrupt& interrupt) noexcept override;
+  [[nodiscard]] bool WaitsInKernel() const noexcept override { return true; }
+  void Watch(bool on) noexcept override;
   void RunPending() noexcept override { vp_->PrepareToEnter(); }
   [[nodiscard]] bool IsPending() noexcept override { return false; }
   [[nodiscard]] bool IsDeliverable() noexcept override;
@@ -138,6 +145,8 @@ class HypervProcessor final : public GuestInterface,
   MemoryIntercepts* intercepts_ = nullptr;  // with levels above, as the next
   AccessIntercepts* accesses_ = nullptr;
   std::unique_ptr<TimerfdDeadline> deadline_;
+  // seq_cst: set before the APIC is looked at, read after an interrupt was given to it; one of the two sees the other.
+  std::atomic<bool> watched_{false};
   std::optional<KvmSintInterrupts> sints_;
   std::unique_ptr<HvVp> vp_;
 };

@@ -45,7 +45,9 @@ absl::Status KvmSintInterrupts::Connect(Sint sint) {
 
 void KvmSintInterrupts::Raise(Sint sint) noexcept {
   Line& line = lines_[sint.raw()];
-  if (line.connected.load(std::memory_order_acquire)) line.raise->Signal();
+  if (!line.connected.load(std::memory_order_acquire)) return;
+  line.raise->Signal();
+  raised_();
 }
 
 void KvmSintInterrupts::WatchEoi(Sint sint, bool watched) noexcept {

@@ -11,8 +11,10 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -26,8 +28,9 @@ namespace vmm {
 
 class KvmSintInterrupts final : public SintInterrupts {
  public:
-  // All arguments outlive this. `vcpu` has its SynIC.
-  KvmSintInterrupts(kvm::Vm& vm, kvm::Vcpu& vcpu, EoiWatch& watch) : vm_(vm), vcpu_(vcpu), watch_(watch) {}
+  // All arguments outlive this. `vcpu` has its SynIC. `raised`: any thread, after an interrupt was raised.
+  KvmSintInterrupts(kvm::Vm& vm, kvm::Vcpu& vcpu, EoiWatch& watch, std::function<void()> raised)
+      : vm_(vm), vcpu_(vcpu), watch_(watch), raised_(std::move(raised)) {}
   ~KvmSintInterrupts() override;
 
   void Configure(Sint sint, uint64_t value) noexcept override;
@@ -49,6 +52,7 @@ class KvmSintInterrupts final : public SintInterrupts {
   kvm::Vm& vm_;
   kvm::Vcpu& vcpu_;
   EoiWatch& watch_;
+  const std::function<void()> raised_;
   std::array<Line, Sint::kCount> lines_;
   std::optional<uint32_t> first_gsi_;  // the VP's thread's: a change of routes is slow, so all are made by the first
   std::atomic<uint64_t> failures_{0};

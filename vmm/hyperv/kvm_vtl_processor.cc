@@ -27,6 +27,21 @@ bool KvmVtlProcessor::IsStarted() noexcept {
 
 bool KvmVtlProcessor::SetStarted() noexcept { return processor_->vcpu().SetMpState(KVM_MP_STATE_RUNNABLE).ok(); }
 
+// As after a HLT: KVM_RUN blocks until an interrupt that the guest's flags let through, or a kick. What tells the one from a HLT of an
+// interrupt's handler is where the processor stands.
+bool KvmVtlProcessor::Sleep() noexcept {
+  sleep_rip_ = processor_->vcpu().synced_regs().rip;
+  return processor_->vcpu().SetMpState(KVM_MP_STATE_HALTED).ok();
+}
+
+bool KvmVtlProcessor::IsAsleep() noexcept {
+  if (processor_->vcpu().synced_regs().rip != sleep_rip_) return false;
+  const auto state = processor_->vcpu().GetMpState();
+  return state.ok() && *state == KVM_MP_STATE_HALTED;
+}
+
+bool KvmVtlProcessor::Wake() noexcept { return processor_->vcpu().SetMpState(KVM_MP_STATE_RUNNABLE).ok(); }
+
 void KvmVtlProcessor::RestoreReturnRegisters(Vtl from, const VpAssistPage& page) noexcept {
   const kvm_sregs& left = processor_->vcpu(from.raw()).synced_sregs();
   kvm::Vcpu& vcpu = processor_->vcpu(processor_->active());

@@ -27,6 +27,9 @@ class KvmVtlProcessor final : public VtlProcessor {
   [[nodiscard]] bool IsStarted() noexcept override;
   [[nodiscard]] bool SetStarted() noexcept override;
   void RestoreReturnRegisters(Vtl from, const VpAssistPage& page) noexcept override;
+  [[nodiscard]] bool Sleep() noexcept override;
+  [[nodiscard]] bool IsAsleep() noexcept override;
+  [[nodiscard]] bool Wake() noexcept override;
   // Of VTL0 alone: there are no levels yet that could want to hear of another's.
   [[nodiscard]] bool TrapMsrs(Vtl of, uint64_t events) noexcept override {
     return of == kVtl0 ? traps_->Set(VpIndex(processor_->vcpu().index()), events) : events == 0;
@@ -36,6 +39,7 @@ class KvmVtlProcessor final : public VtlProcessor {
  private:
   VirtualProcessor* processor_ = nullptr;
   MsrTraps* traps_ = nullptr;
+  uint64_t sleep_rip_ = 0;  // of the call
 };
 
 }  // namespace vmm

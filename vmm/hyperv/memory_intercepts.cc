@@ -29,7 +29,7 @@ PageRights NeededFor(AccessKind kind) noexcept {
 }  // namespace
 
 AccessDecoding MemoryIntercepts::Explain(kvm::Vcpu& vcpu) noexcept {
-  const EnforcedView view(environment_.protections, environment_.partition, vtl_);
+  const EnforcedView view(environment_.protections, environment_.view, vtl_);
   VcpuVectors vectors(vcpu);
   std::optional<Gpfn> named;
   if (const auto fault = vcpu.memory_fault()) named = fault->gpa.page();
@@ -52,7 +52,7 @@ AccessDecoding MemoryIntercepts::Explain(kvm::Vcpu& vcpu) noexcept {
 }
 
 AccessDecoding MemoryIntercepts::Decode(const AccessRegisters& registers) const noexcept {
-  const EnforcedView view(environment_.protections, environment_.partition, vtl_);
+  const EnforcedView view(environment_.protections, environment_.view, vtl_);
   VcpuVectors vectors(environment_.processor.vcpu(vtl_.raw()));
   return DecodeAccess(registers, environment_.memory, view, vectors);
 }
@@ -63,7 +63,7 @@ bool MemoryIntercepts::OnFault() noexcept {
   switch (decoding.finding) {
     case AccessFinding::kViolation:
       // A page of ours is not for a level to allow: the guest's own fault.
-      if (environment_.partition.IsReadOnlyPage(decoding.violation.gpa.page())) return false;
+      if (environment_.view.OverlayAt(decoding.violation.gpa.page())) return false;
       if (Tell(vcpu, decoding.violation)) return true;
       break;
     case AccessFinding::kNone:
@@ -132,7 +132,7 @@ AccessAnswer MemoryIntercepts::OnEmulatedAccess(Gpa gpa, std::span<std::byte> da
   kvm::Vcpu& vcpu = environment_.processor.vcpu(vtl_.raw());
   if (ram && write) {
     // A page of ours that the level may only read is not for a level above to allow, and the instruction is over: nothing is stored.
-    if (environment_.partition.IsReadOnlyPage(gpa.page())) return AccessAnswer::kDone;
+    if (environment_.view.OverlayAt(gpa.page())) return AccessAnswer::kDone;
     Count(counters_.emulated);
     Hold(gpa, data);
     return AccessAnswer::kDone;
@@ -154,7 +154,7 @@ AccessAnswer MemoryIntercepts::OnEmulatedAccess(Gpa gpa, std::span<std::byte> da
     std::ranges::fill(data, std::byte{0xff});
     return AccessAnswer::kDone;
   }
-  const EnforcedView view(environment_.protections, environment_.partition, vtl_);
+  const EnforcedView view(environment_.protections, environment_.view, vtl_);
   LoadStringTargets(registers, environment_.memory, view, data.size(), data);
   return AccessAnswer::kNotMade;
 }
@@ -164,7 +164,7 @@ AccessAnswer MemoryIntercepts::OnPortRead(const PortAccess& access, std::span<st
   constexpr size_t kRdi = 7;
   constexpr uint64_t kRflagsDirection = 1 << 10;
   const AccessRegisters first = AccessRegistersOf(environment_.processor.vcpu(vtl_.raw()));
-  const EnforcedView view(environment_.protections, environment_.partition, vtl_);
+  const EnforcedView view(environment_.protections, environment_.view, vtl_);
   const InstructionShape shape = DescribeInstruction(first, environment_.memory, view);
   if (!shape.port_string || !shape.port_input) return AccessAnswer::kUnclaimed;
   // They lie in a row, not longer than a page: of those between the first and the last none is refused alone.

@@ -38,10 +38,10 @@
 
 #include "devices/guest_interface.h"
 #include "devices/hyperv/hv_types.h"
-#include "devices/hyperv/partition/hv_partition.h"
 #include "devices/hyperv/synic/synic.h"
 #include "memory/gpa.h"
 #include "memory/guest_memory.h"
+#include "memory/guest_view.h"
 #include "memory/level_memory.h"
 #include "memory/protection_enforcer.h"
 #include "vcpu/virtual_processor.h"
@@ -59,7 +59,7 @@ class MemoryIntercepts final {
     const GuestMemory& memory;
     const LevelMemory& level_memory;       // of `vtl`
     ProtectionEnforcer& protections;
-    HvPartition& partition;                // of `vtl`
+    const GuestView& view;  // of `vtl`
     std::function<Synic*(Vtl)> synic_of;   // this VP's
   };
   struct Stats {

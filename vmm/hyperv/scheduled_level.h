@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdint>
 
 #include "devices/hyperv/hv_status.h"
 #include "devices/hyperv/hypercall/hv_register_layout.h"
@@ -28,6 +29,12 @@ class ScheduledLevel {
 
   // To the local APICs of its level, as HvCallAssertVirtualInterrupt has it. False: what is asked for cannot be.
   [[nodiscard]] virtual bool AssertInterrupt(const VsmServices::Interrupt& interrupt) noexcept = 0;
+
+  // Its local APIC is in the kernel: the processor waits there (VtlProcessor::Sleep) for what this level would take, and nobody is told.
+  [[nodiscard]] virtual bool WaitsInKernel() const noexcept = 0;
+  // It is not active, and an interrupt that its processor would take at its next instruction is to kick, now and from here on, if it comes
+  // by this process; what the host's kernel makes by itself nobody tells of. Of VTL0 alone: no other level is below one that can run yet.
+  virtual void Watch(bool on) noexcept = 0;
 
   // What other threads and timers have left for this level.
   virtual void RunPending() noexcept = 0;

@@ -34,8 +34,8 @@ Code CodeOf(WalkFault fault) noexcept {
 
 }  // namespace
 
-GvaTranslation TranslatePage(const TranslationState& state, Vtl vtl, uint64_t flags, uint64_t guest_gva_page,
-                             const GuestMemory& memory, const ProtectionEnforcer& protections) noexcept {
+GvaTranslation TranslatePage(const TranslationState& state, uint64_t flags, uint64_t guest_gva_page,
+                             const GuestMemory& memory, const LevelView& view) noexcept {
   struct {
     uint64_t flag;
     WalkAccess access;
@@ -50,18 +50,19 @@ GvaTranslation TranslatePage(const TranslationState& state, Vtl vtl, uint64_t fl
     if ((flags & each.flag) == 0) continue;
     const PageWalk walk = WalkPageTables(memory, paging, guest_gva_page * kPageBytes, each.access, privilege);
     for (const TableAccess& table : walk.accesses()) {
-      const PageRights rights = protections.Enforced(vtl.raw(), table.gpa.page());
+      const PageRights rights = view.Rights(table.gpa.page());
       if (!rights.read()) return Refused(Code::kGpaNoReadAccess);
       if (table.write && (flags & kHvTranslateSetAccessedDirty) != 0 && !rights.write()) return Refused(Code::kGpaNoWriteAccess);
     }
     if (walk.fault != WalkFault::kNone) return Refused(CodeOf(walk.fault));
     if (!memory.Contains(walk.gpa, 1)) return Refused(Code::kGpaUnmapped);
-    const PageRights rights = protections.Enforced(vtl.raw(), walk.gpa.page());
+    const PageRights rights = view.Rights(walk.gpa.page());
     if (!rights.read()) return Refused(Code::kGpaNoReadAccess);
     if (each.access == WalkAccess::kWrite && !rights.write()) return Refused(Code::kGpaNoWriteAccess);
     // Where an entry has changed meanwhile its bits are as the other processor left them.
     if ((flags & kHvTranslateSetAccessedDirty) != 0) (void)SetAccessedDirty(memory, walk);
     result.cache_type = static_cast<uint8_t>(state.pat >> 8 * walk.pat_index & 7);
+    result.overlay = view.Overlay(walk.gpa.page()) != nullptr;
     result.gpa_page = walk.gpa.page().raw();
   }
   return result;

@@ -11,10 +11,9 @@
 
 #include <cstdint>
 
-#include "devices/hyperv/hv_types.h"
 #include "devices/hyperv/hypercall/vsm_services.h"
 #include "memory/guest_memory.h"
-#include "memory/protection_enforcer.h"
+#include "vcpu/access_decoder/access_decoder.h"
 #include "vcpu/page_walk.h"
 
 namespace vmm {
@@ -25,8 +24,9 @@ struct TranslationState {
   uint8_t cpl = 0;
 };
 
-[[nodiscard]] GvaTranslation TranslatePage(const TranslationState& state, Vtl vtl, uint64_t flags, uint64_t guest_gva_page,
-                                           const GuestMemory& memory, const ProtectionEnforcer& protections) noexcept;
+// `view`: of the level whose tables these are.
+[[nodiscard]] GvaTranslation TranslatePage(const TranslationState& state, uint64_t flags, uint64_t guest_gva_page,
+                                           const GuestMemory& memory, const LevelView& view) noexcept;
 
 }  // namespace vmm
 

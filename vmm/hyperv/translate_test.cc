@@ -16,6 +16,7 @@
 #include "memory/protection_enforcer.h"
 #include "memory/protection_map.h"
 #include "vcpu/fake_page_tables.h"
+#include "vmm/hyperv/enforced_view.h"
 
 namespace vmm {
 namespace {
@@ -44,7 +45,7 @@ class TranslatePageTest : public testing::Test {
     ASSERT_EQ(protections_->Protect(1, rights, std::vector<uint64_t>{page}).status, ProtectStatus::kDone);
   }
   Code Translate(uint64_t flags, Vtl vtl = kVtl0) {
-    last_ = TranslatePage(state_, vtl, flags, kLinearPage, *memory_, *protections_);
+    last_ = TranslatePage(state_, flags, kLinearPage, *memory_, EnforcedView(*protections_, *view_, vtl));
     EXPECT_EQ(last_.status, HvStatus::kSuccess);
     return last_.code;
   }
@@ -93,6 +94,25 @@ TEST_F(TranslatePageTest, ProtectionsAreTheLevelsOwn) {
   Protect(kGuestPage, PageRights::None());
   EXPECT_EQ(Translate(kRead), Code::kGpaNoReadAccess);
   EXPECT_EQ(Translate(kRead, kVtl1), Code::kSuccess);
+}
+
+// Rights beneath an overlay are not asked; it has its own.
+TEST_F(TranslatePageTest, AnOverlayIsTold) {
+  Map(0x7);
+  EXPECT_EQ(Translate(kRead), Code::kSuccess);
+  EXPECT_FALSE(last_.overlay);
+  Protect(kGuestPage, PageRights::None());
+  EXPECT_EQ(Translate(kRead), Code::kGpaNoReadAccess);
+  ASSERT_OK_AND_ASSIGN(const auto overlay, view_->NewPage());
+  ASSERT_TRUE(overlay->Place(Gpfn(kGuestPage), ViewAccess::kReadWrite));
+  EXPECT_EQ(Translate(kRead | kWrite), Code::kSuccess);
+  EXPECT_TRUE(last_.overlay);
+  EXPECT_EQ(last_.gpa_page, kGuestPage);
+  ASSERT_TRUE(overlay->Place(Gpfn(kGuestPage), ViewAccess::kRead));
+  EXPECT_EQ(Translate(kRead), Code::kSuccess);
+  EXPECT_EQ(Translate(kWrite), Code::kGpaNoWriteAccess);
+  overlay->Remove();
+  EXPECT_EQ(Translate(kRead), Code::kGpaNoReadAccess);
 }
 
 TEST_F(TranslatePageTest, APageTableThatTheLevelMayNotReadEndsTheWalk) {

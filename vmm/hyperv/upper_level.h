@@ -94,6 +94,8 @@ class UpperLevel final : public GuestInterface,
     return interface_->SetOwnRegister(name, value);
   }
   [[nodiscard]] bool AssertInterrupt(const VsmServices::Interrupt& interrupt) noexcept override;
+  [[nodiscard]] bool WaitsInKernel() const noexcept override { return false; }
+  void Watch(bool) noexcept override {}
   void RunPending() noexcept override;
   [[nodiscard]] bool IsPending() noexcept override { return apic_->WantsToRun(); }
   [[nodiscard]] bool IsDeliverable() noexcept override;

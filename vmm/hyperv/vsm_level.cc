@@ -2,6 +2,7 @@
 
 #include "devices/hyperv/hypercall/hypercall_parameters_layout.h"
 #include "memory/page_rights.h"
+#include "vmm/hyperv/enforced_view.h"
 #include "vmm/hyperv/translate.h"
 
 namespace vmm {
@@ -30,6 +31,12 @@ bool IsAnsweredInKernel(uint16_t port) noexcept {
 }
 
 }  // namespace
+
+bool VsmLevel::MustWaitForTlbLock() noexcept {
+  if (!environment_.locks.MustWait(vp_, vtl_)) return false;
+  own().WaitForTlbLock();
+  return true;
+}
 
 HvStatus VsmLevel::GetRegister(VpIndex vp, Vtl vtl, bool long_mode, HvRegisterName name, HvRegisterValue& value) noexcept {
   const VsmRegisters::Target target{.caller = vtl_, .vtl = vtl, .long_mode = long_mode};
@@ -77,7 +84,8 @@ GvaTranslation VsmLevel::Translate(VpIndex vp, Vtl vtl, uint64_t flags, uint64_t
     state.paging.rflags = scheduler.Peek(vtl, HvRegisterName::kRflags);
     state.pat = scheduler.Peek(vtl, HvRegisterName::kPat);
     state.cpl = static_cast<uint8_t>(scheduler.PeekSegment(vtl, HvRegisterName::kSs).attributes >> kDplShift & 3);
-    result = TranslatePage(state, vtl, flags, guest_gva_page, environment_.memory, environment_.protections);
+    const EnforcedView view(environment_.protections, environment_.vps.view(vtl), vtl);
+    result = TranslatePage(state, flags, guest_gva_page, environment_.memory, view);
     if ((flags & kHvTranslateInhibitFlush) != 0 && vtl < vtl_) environment_.locks.Acquire(vp, vtl_, vtl);
     return HvStatus::kSuccess;
   });

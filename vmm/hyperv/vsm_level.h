@@ -22,6 +22,7 @@
 #include "devices/hyperv/vsm/tlb_locks.h"
 #include "devices/hyperv/vsm/vsm_partition.h"
 #include "memory/guest_memory.h"
+#include "memory/guest_view.h"
 #include "memory/protection_enforcer.h"
 #include "vcpu/vp_requests.h"
 #include "vmm/hyperv/vtl_scheduler.h"
@@ -37,6 +38,8 @@ class VsmVps {
   [[nodiscard]] virtual VtlScheduler& scheduler(VpIndex vp) noexcept = 0;
   // Interrupts and TLB of `vtl`, on `vp`'s thread.
   [[nodiscard]] virtual PartitionHost& host(VpIndex vp, Vtl vtl) noexcept = 0;
+  // RAM as `vtl` sees it.
+  [[nodiscard]] virtual const GuestView& view(Vtl vtl) noexcept = 0;
   virtual void KickAll() noexcept = 0;
 };
 
@@ -68,7 +71,7 @@ class VsmLevel final : public HvVpLevels, private VsmServices {
   [[nodiscard]] bool VtlCall(VtlSwitchRequest request) noexcept override { return own().Call(request); }
   [[nodiscard]] bool VtlReturn(VtlSwitchRequest request) noexcept override { return own().Return(request); }
   [[nodiscard]] bool IsVtlEnabled(Vtl vtl) noexcept override { return environment_.partition.IsEnabled(vtl); }
-  [[nodiscard]] bool MustWaitForTlbLock() noexcept override { return environment_.locks.MustWait(vp_, vtl_); }
+  [[nodiscard]] bool MustWaitForTlbLock() noexcept override;
   [[nodiscard]] HvStatus EnablePartitionVtl(uint8_t guest_vtl, uint8_t guest_flags) noexcept override {
     return environment_.partition.Enable(vtl_, guest_vtl, guest_flags);
   }

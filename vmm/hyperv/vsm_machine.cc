@@ -72,6 +72,7 @@ absl::Status VsmMachine::TrapMsrs(Level& level) {
 
 absl::Status VsmMachine::Finish(const std::vector<std::unique_ptr<VirtualProcessor>>& processors,
                                 const Interface& interface) {
+  vtl0_view_ = &interface.vtl0_view;
   traps_ = std::make_unique<MsrTraps>(offer_.max_vps, interface.vtl0_trapped, [&vm = interface.vtl0_vm](std::span<const kvm::MsrRange> ranges) {
     return vm.ReplaceMsrFilter(ranges);
   });
@@ -88,7 +89,7 @@ absl::Status VsmMachine::Finish(const std::vector<std::unique_ptr<VirtualProcess
                                       .memory = environment_.memory,
                                       .level_memory = interface.vtl0_memory,
                                       .protections = environment_.protections,
-                                      .partition = interface.vtl0,
+                                      .view = interface.vtl0_view,
                                       .synic_of = [this, index](Vtl vtl) { return FindSynic(VpIndex(index), vtl); }});
   }
   for (uint32_t index = 0; index < offer_.max_vps; ++index) {
@@ -99,7 +100,7 @@ absl::Status VsmMachine::Finish(const std::vector<std::unique_ptr<VirtualProcess
                                       .ports = *ports_,
                                       .memory = environment_.memory,
                                       .protections = environment_.protections,
-                                      .partition = interface.vtl0,
+                                      .view = interface.vtl0_view,
                                       .synic_of = [this, index](Vtl vtl) { return FindSynic(VpIndex(index), vtl); }});
   }
   for (const auto& level : levels_) {

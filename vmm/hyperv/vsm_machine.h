@@ -87,7 +87,7 @@ class VsmMachine final : private VsmVps {
     HvSharedRegisters& shared;
     ConnectionTable& connections;
     ReferenceClock& clock;
-    HvPartition& vtl0;
+    const GuestView& vtl0_view;
     const LevelMemory& vtl0_memory;
     kvm::Vm& vtl0_vm;
     std::span<const kvm::MsrRange> vtl0_trapped;  // what its filter has now
@@ -143,6 +143,9 @@ class VsmMachine final : private VsmVps {
   // VsmVps.
   [[nodiscard]] VtlScheduler& scheduler(VpIndex vp) noexcept override { return *vps_[vp.raw()].scheduler; }
   [[nodiscard]] PartitionHost& host(VpIndex vp, Vtl vtl) noexcept override { return *vps_[vp.raw()].hosts[vtl.raw()]; }
+  [[nodiscard]] const GuestView& view(Vtl vtl) noexcept override {
+    return vtl == kVtl0 ? *vtl0_view_ : levels_[vtl.raw() - 1u]->parts.view;
+  }
   void KickAll() noexcept override;
 
   const Environment environment_;
@@ -150,7 +153,8 @@ class VsmMachine final : private VsmVps {
   VsmPartition partition_;
   TlbLocks locks_;
   const std::unique_ptr<IoPortIntercepts> ports_ = std::make_unique<IoPortIntercepts>();
-  std::unique_ptr<MsrTraps> traps_;  // of VTL0
+  std::unique_ptr<MsrTraps> traps_;  // of VTL0, as the next; after Finish
+  const GuestView* vtl0_view_ = nullptr;
   std::vector<std::unique_ptr<Level>> levels_;  // VTL1 first
   std::vector<Vp> vps_;
 };

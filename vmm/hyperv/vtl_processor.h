@@ -30,6 +30,11 @@ class VtlProcessor {
   [[nodiscard]] virtual bool SetStarted() noexcept = 0;
   // RAX and RCX (or EAX, ECX, EDX) of the active level, which `from` has just returned to.
   virtual void RestoreReturnRegisters(Vtl from, const VpAssistPage& page) noexcept = 0;
+  // VTL0, at a call that it makes again when it runs: it sleeps there when it enters the guest, till an interrupt that it takes, or Wake.
+  [[nodiscard]] virtual bool Sleep() noexcept = 0;
+  // False: something has woken it, and it is elsewhere or on its way.
+  [[nodiscard]] virtual bool IsAsleep() noexcept = 0;
+  [[nodiscard]] virtual bool Wake() noexcept = 0;
   // What levels above `of` want to hear of its MSRs: bits of CrInterceptControl. False: the host refused, and nothing has changed.
   [[nodiscard]] virtual bool TrapMsrs(Vtl of, uint64_t events) noexcept = 0;
   // The active level takes it before its next instruction.

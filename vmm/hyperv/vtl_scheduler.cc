@@ -30,9 +30,12 @@ LevelScheduler::Turn VtlScheduler::BeforeEntry() noexcept {
       environment_.requests.Serve(vp_.raw());
     }
     if (switch_.kind != VtlSwitchAction::Kind::kUndefinedOpcode && !DoSwitch()) return Turn::kWait;
+    if (!LookAtTlbLock()) return Turn::kWait;
     const VtlInterrupts interrupts = LookAtInterrupts();
     if (waits_for_start_) return Turn::kWait;
-    const VtlSchedule schedule = vsm_.Schedule(interrupts, Page(vsm_.active()));
+    VtlSchedule schedule = vsm_.Schedule(interrupts, Page(vsm_.active()));
+    // It waits where it would take an interrupt of its own.
+    if (schedule.kind == VtlSchedule::Kind::kWait && Level(vsm_.active()).WaitsInKernel()) schedule.kind = VtlSchedule::Kind::kRun;
     if (schedule.vina.has_value()) {
       Level(vsm_.active()).RaiseVina(*schedule.vina);
       continue;
@@ -78,10 +81,42 @@ VtlInterrupts VtlScheduler::LookAtInterrupts() noexcept {
     level.RunPending();
     if (Vtl(vtl) > active && level.IsPending()) interrupts.pending |= VtlBit(Vtl(vtl));
     // Only where it is asked: of VTL0 it is costly to know.
-    const bool asked = Vtl(vtl) == active ? vsm_.IsHalted(active) : vina && Vtl(vtl) < active;
+    const bool watched = vina && Vtl(vtl) < active;
+    level.Watch(watched);
+    const bool waits = vsm_.IsHalted(active) || vsm_.WaitsForTlbLock(active);
+    const bool asked = Vtl(vtl) == active ? waits && !level.WaitsInKernel() : watched;
     if (asked && level.IsDeliverable()) interrupts.deliverable |= VtlBit(Vtl(vtl));
   }
   return interrupts;
+}
+
+bool VtlScheduler::LookAtTlbLock() noexcept {
+  const Vtl active = vsm_.active();
+  const bool in_kernel = Level(active).WaitsInKernel();
+  if (!vsm_.WaitsForTlbLock(active)) {
+    // What ended the wait has woken it (an exception), or it never slept.
+    if (in_kernel) asleep_ = false;
+    return true;
+  }
+  if (in_kernel && !asleep_) {
+    if (!environment_.processor.Sleep()) return false;
+    asleep_ = true;
+  } else if (in_kernel && !environment_.processor.IsAsleep()) {
+    // By an interrupt of its own: it comes to the call again by itself.
+    vsm_.SetWaitsForTlbLock(active, false);
+    asleep_ = false;
+    return true;
+  }
+  // Asked after it is asleep: a release from here on kicks.
+  return environment_.locks.MustWait(vp_, active) || EndTlbWait(active);
+}
+
+bool VtlScheduler::EndTlbWait(Vtl vtl) noexcept {
+  if (!vsm_.WaitsForTlbLock(vtl)) return true;
+  vsm_.SetWaitsForTlbLock(vtl, false);
+  if (!Level(vtl).WaitsInKernel() || !asleep_) return true;
+  asleep_ = false;
+  return !environment_.processor.IsAsleep() || environment_.processor.Wake();
 }
 
 bool VtlScheduler::ArmAll(ScheduledLevel::Use active) noexcept {
@@ -200,7 +235,10 @@ HvStatus VtlScheduler::SetRegister(VsmRegisters::Target target, HvRegisterName n
     return HvStatus::kInsufficientMemory;
   }
   const bool redirects = name == HvRegisterName::kRip || name == HvRegisterName::kPendingEvent0;
-  if (redirects && *status == HvStatus::kSuccess) Level(target.vtl).OnRedirected();
+  if (redirects && *status == HvStatus::kSuccess) {
+    Level(target.vtl).OnRedirected();
+    if (!EndTlbWait(target.vtl)) return HvStatus::kOperationFailed;
+  }
   return *status;
 }
 

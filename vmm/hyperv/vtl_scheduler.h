@@ -14,7 +14,11 @@
 //      left is looked at right after its return.
 //   7. A level that was stopped by an intercept waits, with interrupts of its own pending or not, till a level above is entered. Who has
 //      its SINT0 masked, or its SynIC off, stops it so for good, as far as it is not entered otherwise.
-//   8. A VP that waits for INIT and SIPI and has a higher level runs nothing till StartVirtualProcessor: what is sent to it by
+//   8. A level whose flush must wait for a TLB lock sleeps at the call, which it makes again once the lock was released, and takes its own
+//      interrupts and levels above meanwhile: whose local APIC is in the kernel sleeps in KVM_RUN, as if it had halted there.
+//   9. VINA: while a level that wants it runs or waits, what comes for a lower one by this process kicks (ScheduledLevel::Watch), from
+//      before that one is looked at.
+//   10. A VP that waits for INIT and SIPI and has a higher level runs nothing till StartVirtualProcessor: what is sent to it by
 //      SIPI stays unseen.
 //
 // Threads  confined to the VP's, outside the guest, but for stats. Another VP's calls come here by VpRequests.
@@ -22,8 +26,7 @@
 // Errors   HvStatus. What ends the machine has been told by VtlProcessor; then nothing runs any more.
 // Source   Hyper-V TLFS, "Virtual Secure Mode"; docs/design.md, "One KVM VM per VTL".
 //
-// Known gaps: INIT to VTL0 of a VP that runs is not dropped, since KVM's local APIC tells nobody of it. VINA is looked for at
-// entries alone: an interrupt of VTL0 that comes while VTL1 runs or waits is told at its next exit.
+// Known gap: INIT to VTL0 of a VP that runs is not dropped, since KVM's local APIC tells nobody of it.
 #ifndef VMM_VMM_HYPERV_VTL_SCHEDULER_H_
 #define VMM_VMM_HYPERV_VTL_SCHEDULER_H_
 
@@ -83,6 +86,9 @@ class VtlScheduler final : public LevelScheduler {
   // The active level was stopped by an access that a level above does not allow: it runs no more before that one has been entered.
   void SuspendForIntercept() noexcept { suspended_ = true; }
 
+  // The active level's call must wait for a TLB lock, and has been put back to be made again.
+  void WaitForTlbLock() noexcept { vsm_.SetWaitsForTlbLock(vsm_.active(), true); }
+
   // HvCallEnableVpVtl and HvCallStartVirtualProcessor, with this VP as their target.
   [[nodiscard]] HvStatus Enable(Vtl caller, bool own_vp, uint8_t guest_vtl, const HvInitialVpContext& context) noexcept;
   [[nodiscard]] HvStatus CheckStart(Vtl caller, Vtl vtl) noexcept;
@@ -108,6 +114,10 @@ class VtlScheduler final : public LevelScheduler {
   [[nodiscard]] ScheduledLevel& Level(Vtl vtl) noexcept { return *environment_.levels[vtl.raw()]; }
   [[nodiscard]] VpAssistPage Page(Vtl vtl) noexcept { return VpAssistPage(Level(vtl).assist_page()); }
   [[nodiscard]] VtlInterrupts LookAtInterrupts() noexcept;
+  // Puts the active level to sleep where it waits for a TLB lock, and ends the wait. False: the machine ends.
+  [[nodiscard]] bool LookAtTlbLock() noexcept;
+  // It is not to wait at its call any more, whatever is locked. False: the machine ends.
+  [[nodiscard]] bool EndTlbWait(Vtl vtl) noexcept;
   // False: the machine ends.
   [[nodiscard]] bool DoSwitch() noexcept;
   [[nodiscard]] bool Enter(Vtl to, VtlEntryReason reason) noexcept;
@@ -124,6 +134,7 @@ class VtlScheduler final : public LevelScheduler {
   VtlSwitchAction switch_;  // kUndefinedOpcode: none
   bool waits_for_start_ = false;
   bool suspended_ = false;  // the active level
+  bool asleep_ = false;     // VTL0, in KVM_RUN when it runs
   // Written by the VP's thread alone; relaxed, they order nothing.
   std::atomic<uint64_t> calls_{0};
   std::atomic<uint64_t> returns_{0};

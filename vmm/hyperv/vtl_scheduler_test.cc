@@ -32,6 +32,8 @@ namespace {
 using Turn = LevelScheduler::Turn;
 using Use = ScheduledLevel::Use;
 
+constexpr Vtl kVtl2{2};
+
 constexpr VtlSwitchRequest kCall{static_cast<uint64_t>(HypercallCode::kVtlCall), 0};
 constexpr VtlSwitchRequest kReturn{static_cast<uint64_t>(HypercallCode::kVtlReturn), 0};
 constexpr VtlSwitchRequest kFastReturn{static_cast<uint64_t>(HypercallCode::kVtlReturn), 1};
@@ -81,6 +83,16 @@ class FakeProcessor final : public VtlProcessor {
   void RestoreReturnRegisters(Vtl from, const VpAssistPage& page) noexcept override {
     log_.lines.push_back("restore " + std::to_string(from.raw()) + " rax " + std::to_string(page.return_registers().rax));
   }
+  bool Sleep() noexcept override {
+    log_.lines.push_back("sleep");
+    return asleep = true;
+  }
+  bool IsAsleep() noexcept override { return asleep; }
+  bool Wake() noexcept override {
+    log_.lines.push_back("wake");
+    asleep = false;
+    return true;
+  }
   bool TrapMsrs(Vtl of, uint64_t events) noexcept override {
     if (refuses_traps) return false;
     trapped[of.raw()] = events;
@@ -95,6 +107,7 @@ class FakeProcessor final : public VtlProcessor {
   bool fails = false;
   uint64_t refused_rip = 0xbad;
   std::array<uint64_t, kHvVtlCount> loaded{};
+  bool asleep = false;
   bool refuses_traps = false;
   std::array<uint64_t, kHvVtlCount> trapped{};
 
@@ -115,10 +128,13 @@ class FakeLevel final : public ScheduledLevel {
     asserted.push_back(interrupt);
     return true;
   }
+  bool WaitsInKernel() const noexcept override { return number_ == 0; }
+  void Watch(bool on) noexcept override { watched = on; }
   void RunPending() noexcept override { ++runs; }
   bool IsPending() noexcept override { return pending; }
   bool IsDeliverable() noexcept override {
     ++deliverable_asked;
+    watched_when_asked = watched;
     return deliverable;
   }
   bool PrepareEntry() noexcept override {
@@ -154,6 +170,8 @@ class FakeLevel final : public ScheduledLevel {
   bool pending = false;
   bool deliverable = false;
   bool pending_while_arming = false;
+  bool watched = false;
+  bool watched_when_asked = false;
   std::optional<Use> armed;
   std::vector<VsmServices::Interrupt> asserted;
   std::function<void()> on_prepare;
@@ -190,9 +208,9 @@ class VtlSchedulerTest : public testing::Test {
 
   Log log_;
   FakeProcessor processor_{log_};
-  FakeLevel vtl0_{log_, 0}, vtl1_{log_, 1};
+  FakeLevel vtl0_{log_, 0}, vtl1_{log_, 1}, vtl2_{log_, 2};
   FakeRegisters registers_;
-  VsmPartition partition_{VsmOffer{}};
+  VsmPartition partition_{VsmOffer{.maximum = kVtl2}};
   TlbLocks locks_{2};
   VpRequests requests_{2};
   int kicks_ = 0;
@@ -202,7 +220,7 @@ class VtlSchedulerTest : public testing::Test {
                                                     .locks = locks_,
                                                     .registers = registers_,
                                                     .requests = requests_,
-                                                    .levels = {&vtl0_, &vtl1_, nullptr},
+                                                    .levels = {&vtl0_, &vtl1_, &vtl2_},
                                                     .kick_all = [this] { ++kicks_; }}};
 };
 
@@ -449,6 +467,218 @@ TEST_F(VtlSchedulerTest, ALevelHearsThatItIsToDoSomethingElse) {
   EXPECT_EQ(set(HvRegisterName::kPendingEvent0, kHvEventPending | uint64_t{6} << kHvEventVectorShift), HvStatus::kSuccess);
   EXPECT_EQ(vtl0_.redirected, 2);
   EXPECT_EQ(vtl1_.redirected, 0);
+}
+
+// What comes between the look and the entry kicks: it is watched for before it is looked at.
+TEST_F(VtlSchedulerTest, WhileVtl1WantsVinaVtl0IsWatchedBeforeItIsLookedAt) {
+  EnableVtl1();
+  EnterVtl1();
+  EXPECT_FALSE(vtl0_.watched);
+  scheduler_.vsm().set_vina(kVtl1, kHvVinaEnabled | 0x55);
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_TRUE(vtl0_.watched);
+  EXPECT_TRUE(vtl0_.watched_when_asked);
+  EXPECT_FALSE(vtl1_.watched);
+  // Also while VTL1 waits, whom it then wakes.
+  scheduler_.Halt();
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kWait);
+  EXPECT_TRUE(vtl0_.watched);
+  vtl0_.deliverable = true;
+  log_.Take();
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"vina 85", "prepare 1"}));
+  EXPECT_FALSE(scheduler_.vsm().IsHalted(kVtl1));
+  // VTL0 runs: nobody is to hear of its interrupts.
+  ASSERT_TRUE(scheduler_.Return(kFastReturn));
+  vtl1_.pending = vtl1_.deliverable = false;
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_FALSE(vtl0_.watched);
+}
+
+class TlbWaitTest : public VtlSchedulerTest {
+ protected:
+  // VTL1 of another VP has VTL0's translations locked, and VTL0 of this one has been told to wait.
+  void SetUp() override {
+    EnableVtl1();
+    locks_.Acquire(VpIndex(1), kVtl1, kVtl0);
+    scheduler_.WaitForTlbLock();
+    EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+    EXPECT_EQ(log_.Take(), (Lines{"sleep", "prepare 0"}));
+  }
+};
+
+TEST_F(TlbWaitTest, ItSleepsInTheGuestTillTheLockIsReleased) {
+  // A kick for something else.
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"prepare 0"}));
+  EXPECT_TRUE(locks_.Release(VpIndex(1), kVtl1, VtlBit(kVtl0)));
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"wake", "prepare 0"}));
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"prepare 0"}));
+}
+
+TEST_F(TlbWaitTest, AnInterruptOfItsOwnEndsTheWaitAndTheCallWaitsAnew) {
+  processor_.asleep = false;
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"prepare 0"}));
+  // Its handler may halt: that is nobody's to end.
+  processor_.asleep = true;
+  EXPECT_TRUE(locks_.Release(VpIndex(1), kVtl1, VtlBit(kVtl0)));
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"prepare 0"}));
+  processor_.asleep = false;
+  locks_.Acquire(VpIndex(1), kVtl1, kVtl0);
+  scheduler_.WaitForTlbLock();
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"sleep", "prepare 0"}));
+}
+
+TEST_F(TlbWaitTest, Vtl1IsEnteredMeanwhileAndVtl0SleepsOnAfterwards) {
+  vtl1_.pending = true;
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"switch 1", "prepare 1"}));
+  ASSERT_TRUE(scheduler_.Return(kFastReturn));
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"switch 0", "prepare 0"}));
+  EXPECT_TRUE(processor_.asleep);
+  // Released while VTL1 runs: it is looked at when VTL0 does.
+  vtl1_.pending = true;
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_TRUE(locks_.Release(VpIndex(1), kVtl1, VtlBit(kVtl0)));
+  ASSERT_TRUE(scheduler_.Return(kFastReturn));
+  log_.Take();
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"switch 0", "wake", "prepare 0"}));
+}
+
+TEST_F(TlbWaitTest, WhoIsMovedOnDoesNotSleepOn) {
+  VsmRegisters::Effect effect;
+  EXPECT_EQ(scheduler_.SetRegister({.caller = kVtl1, .vtl = kVtl0}, HvRegisterName::kRip, {0x1000, 0}, effect), HvStatus::kSuccess);
+  EXPECT_EQ(log_.Take(), (Lines{"wake"}));
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"prepare 0"}));
+}
+
+// A level whose APIC is ours waits outside.
+TEST_F(TlbWaitTest, AHigherLevelWaitsOutsideTheGuest) {
+  ASSERT_TRUE(locks_.Release(VpIndex(1), kVtl1, VtlBit(kVtl0)));
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EnterVtl1();
+  locks_.Acquire(VpIndex(1), kVtl2, kVtl1);
+  scheduler_.WaitForTlbLock();
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kWait);
+  EXPECT_EQ(vtl1_.armed, Use::kWaits);
+  EXPECT_TRUE(locks_.Release(VpIndex(1), kVtl2, VtlBit(kVtl1)));
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+  EXPECT_EQ(log_.Take(), (Lines{"prepare 1"}));
+}
+
+// --- Three levels -----------------------------------------------------------------------------------------------------------
+
+class ThreeLevelsTest : public VtlSchedulerTest {
+ protected:
+  void SetUp() override {
+    EnableVtl1();
+    EnterVtl1();
+    ASSERT_EQ(partition_.Enable(kVtl1, 2, 0), HvStatus::kSuccess);
+    ASSERT_EQ(scheduler_.Enable(kVtl1, true, 2, Context(0x6000)), HvStatus::kSuccess);
+    EXPECT_EQ(processor_.loaded[2], 0x6000u);
+    ASSERT_TRUE(scheduler_.Return(kFastReturn));
+    EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+    log_.Take();
+  }
+  void Expect(Vtl active, const Lines& lines) {
+    EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kRun);
+    EXPECT_EQ(scheduler_.vsm().active(), active);
+    EXPECT_EQ(log_.Take(), lines);
+  }
+};
+
+TEST_F(ThreeLevelsTest, CallsGoUpOneAndReturnsGoDownOne) {
+  ASSERT_TRUE(scheduler_.Call(kCall));
+  Expect(kVtl1, {"switch 1", "prepare 1"});
+  EXPECT_EQ(vtl1_.entry_reason(), 1u);
+  ASSERT_TRUE(scheduler_.Call(kCall));
+  Expect(kVtl2, {"switch 2", "prepare 2"});
+  EXPECT_EQ(vtl2_.entry_reason(), 1u);
+  EXPECT_FALSE(scheduler_.Call(kCall));
+  ASSERT_TRUE(scheduler_.Return(kReturn));
+  Expect(kVtl1, {"switch 1", "restore 2 rax 0", "prepare 1"});
+  ASSERT_TRUE(scheduler_.Return(kReturn));
+  Expect(kVtl0, {"switch 0", "restore 1 rax 0", "prepare 0"});
+  EXPECT_FALSE(scheduler_.Return(kReturn));
+}
+
+TEST_F(ThreeLevelsTest, TheHighestThatIsPendingIsEnteredAndTheOthersAfterIt) {
+  vtl1_.pending = vtl2_.pending = true;
+  Expect(kVtl2, {"switch 2", "prepare 2"});
+  EXPECT_EQ(vtl2_.entry_reason(), 2u);
+  // A return goes to VTL1, which finds its interrupt.
+  ASSERT_TRUE(scheduler_.Return(kFastReturn));
+  Expect(kVtl1, {"switch 1", "prepare 1"});
+  EXPECT_FALSE(vtl1_.pending);
+  // VTL2 comes before VTL1 as before VTL0.
+  vtl2_.pending = true;
+  Expect(kVtl2, {"switch 2", "prepare 2"});
+}
+
+TEST_F(ThreeLevelsTest, EveryLevelAboveIsArmedAndEveryLevelBelowIsNot) {
+  Expect(kVtl0, {"prepare 0"});
+  EXPECT_EQ(vtl1_.armed, Use::kInactive);
+  EXPECT_EQ(vtl2_.armed, Use::kInactive);
+  scheduler_.AfterExit();
+  EXPECT_FALSE(vtl1_.armed.has_value());
+  EXPECT_FALSE(vtl2_.armed.has_value());
+  ASSERT_TRUE(scheduler_.Call(kCall));
+  Expect(kVtl1, {"switch 1", "prepare 1"});
+  EXPECT_FALSE(vtl0_.armed.has_value());
+  EXPECT_EQ(vtl2_.armed, Use::kInactive);
+}
+
+// VTL0 and VTL1 alike, by a level above; the lowest above alone does not suffice where another refused.
+TEST_F(ThreeLevelsTest, WhoWasStoppedWaitsForALevelAbove) {
+  scheduler_.SuspendForIntercept();
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kWait);
+  vtl2_.pending = true;
+  Expect(kVtl2, {"switch 2", "prepare 2"});
+  ASSERT_TRUE(scheduler_.Return(kFastReturn));
+  Expect(kVtl1, {"switch 1", "prepare 1"});
+  scheduler_.SuspendForIntercept();
+  EXPECT_EQ(scheduler_.BeforeEntry(), Turn::kWait);
+  EXPECT_EQ(vtl2_.armed, Use::kInactive);
+  vtl2_.pending = true;
+  Expect(kVtl2, {"switch 2", "prepare 2"});
+}
+
+TEST_F(ThreeLevelsTest, InterceptsAreTheUnionOfAllAboveAndEachLevelsOwnBelow) {
+  constexpr uint64_t kLstar = uint64_t{1} << static_cast<unsigned>(CrEvent::kLstarWrite);
+  constexpr uint64_t kEfer = uint64_t{1} << static_cast<unsigned>(CrEvent::kEferWrite);
+  VsmRegisters::Effect effect;
+  const auto set = [&](Vtl owner, uint64_t value) {
+    return scheduler_.SetRegister({.caller = owner, .vtl = owner}, HvRegisterName::kCrInterceptControl, {value, 0}, effect);
+  };
+  EXPECT_EQ(set(kVtl1, kLstar), HvStatus::kSuccess);
+  EXPECT_EQ(processor_.trapped, (std::array<uint64_t, kHvVtlCount>{kLstar, 0, 0}));
+  EXPECT_EQ(set(kVtl2, kEfer), HvStatus::kSuccess);
+  EXPECT_EQ(processor_.trapped, (std::array<uint64_t, kHvVtlCount>{kLstar | kEfer, kEfer, 0}));
+  EXPECT_EQ(scheduler_.vsm().FindCrIntercept(kVtl0, CrEvent::kLstarWrite, 0, 0), kVtl1);
+  EXPECT_EQ(scheduler_.vsm().FindCrIntercept(kVtl0, CrEvent::kEferWrite, 0, 0), kVtl2);
+  EXPECT_EQ(scheduler_.vsm().FindCrIntercept(kVtl1, CrEvent::kEferWrite, 0, 0), kVtl2);
+  EXPECT_EQ(scheduler_.vsm().FindCrIntercept(kVtl1, CrEvent::kLstarWrite, 0, 0), std::nullopt);
+}
+
+TEST_F(ThreeLevelsTest, VinaTellsTheActiveLevelOfEveryLevelBelow) {
+  ASSERT_TRUE(scheduler_.Call(kCall));
+  Expect(kVtl1, {"switch 1", "prepare 1"});
+  ASSERT_TRUE(scheduler_.Call(kCall));
+  Expect(kVtl2, {"switch 2", "prepare 2"});
+  scheduler_.vsm().set_vina(kVtl2, kHvVinaEnabled | 0x66);
+  vtl1_.deliverable = true;
+  Expect(kVtl2, {"vina 102", "prepare 2"});
+  EXPECT_TRUE(vtl0_.watched);
+  EXPECT_TRUE(vtl1_.watched);
+  EXPECT_FALSE(vtl2_.watched);
 }
 
 TEST_F(VtlSchedulerTest, NothingRunsAfterASwitchThatFailed) {

@@ -112,8 +112,7 @@ HvPartition::HvPartition(const HvOffer& offer, HvSharedRegisters& shared, std::u
       shared_(shared),
       apic_hz_(apic_hz),
       hypercall_overlay_(std::move(hypercall)),
-      reference_tsc_overlay_(std::move(reference_tsc)),
-      hypercall_bytes_(hypercall_overlay_->data()) {}
+      reference_tsc_overlay_(std::move(reference_tsc)) {}
 
 bool HvPartition::Read(uint32_t msr, uint64_t& value) const noexcept {
   switch (msr) {
@@ -194,14 +193,12 @@ void HvPartition::RemoveHypercallPageLocked() {
 
 bool HvPartition::WriteReferenceTscLocked(uint64_t value) {
   if ((value & kHvOverlayEnable) == 0) {
-    reference_tsc_page_.store(kNowhere, std::memory_order_release);
     reference_tsc_overlay_->Remove();
   } else if (value != reference_tsc_) {
     if (!reference_tsc_overlay_->MayPlace(PageOf(value), OverlayPage::Access::kRead)) return false;
     had_read_only_page_.store(true, std::memory_order_release);
     // Outside RAM: no fault, and the page is nowhere to be seen.
-    const bool placed = reference_tsc_overlay_->Place(PageOf(value), OverlayPage::Access::kRead);
-    reference_tsc_page_.store(placed ? PageOf(value).raw() : kNowhere, std::memory_order_release);
+    (void)reference_tsc_overlay_->Place(PageOf(value), OverlayPage::Access::kRead);
   }
   reference_tsc_ = value;
   return true;

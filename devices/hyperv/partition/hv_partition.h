@@ -74,14 +74,6 @@ class HvPartition final {
   [[nodiscard]] bool is_hypercall_page_enabled() const noexcept { return hypercall_enabled_.load(std::memory_order_acquire); }
   // Where it is: its guest page number; meaningful while enabled.
   [[nodiscard]] Gpfn hypercall_page() const noexcept { return Gpfn(hypercall_page_.load(std::memory_order_relaxed)); }
-  // The hypercall or the reference TSC page is there now. Any thread; another may move it meanwhile.
-  [[nodiscard]] bool IsReadOnlyPage(Gpfn page) const noexcept {
-    return HypercallPageAt(page) != nullptr || reference_tsc_page_.load(std::memory_order_acquire) == page.raw();
-  }
-  // The bytes of the hypercall page, if it is there now. Any thread.
-  [[nodiscard]] const std::byte* HypercallPageAt(Gpfn page) const noexcept {
-    return is_hypercall_page_enabled() && hypercall_page() == page ? hypercall_bytes_ : nullptr;
-  }
   // A page that the guest may only read is or was in place. Never false again: a write that has faulted is looked at after the
   // page may have gone, and a guest that races with itself so must not look like a host whose memory fails.
   [[nodiscard]] bool had_read_only_page() const noexcept { return had_read_only_page_.load(std::memory_order_acquire); }
@@ -104,9 +96,6 @@ class HvPartition final {
   uint64_t reference_tsc_ ABSL_GUARDED_BY(mutex_) = 0;
   std::atomic<bool> hypercall_enabled_{false};
   std::atomic<uint64_t> hypercall_page_{0};
-  static constexpr uint64_t kNowhere = ~uint64_t{0};
-  std::atomic<uint64_t> reference_tsc_page_{kNowhere};
-  const std::byte* const hypercall_bytes_;
   std::atomic<bool> had_read_only_page_{false};  // release before the page is placed
 };
 
