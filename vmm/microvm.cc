@@ -25,9 +25,7 @@
 #include "devices/platform/power/debug_port.h"
 #include "devices/platform/power/power_registers.h"
 #include "devices/platform/power/pvpanic.h"
-#include "devices/platform/rtc/cmos_layout.h"
-#include "devices/platform/rtc/cmos_rtc.h"
-#include "devices/platform/serial_device.h"
+#include "devices/platform/rtc/rtc_process.h"
 #include "devices/platform/serial_process.h"
 #include "devices/virtio/balloon/balloon_device.h"
 #include "devices/virtio/balloon/balloon_layout.h"
@@ -62,16 +60,13 @@
 #include "vmm/hyperv/vsm_machine.h"
 #include "vmm/machine/boot_state.h"
 #include "vmm/machine/machine_event_loop.h"
+#include "vmm/machine/trapped_devices.h"
 #include "vmm/test_machine/test_machine.h"
 #include "vmm/virtio/balloon_control.h"
 #include "vmm/virtio/virtio_machine.h"
 
 namespace vmm {
 namespace {
-
-constexpr uint16_t kSerialPort = 0x3f8;
-constexpr uint16_t kSerialPorts = 8;
-constexpr uint32_t kSerialGsi = 4;
 
 // Large enough for any BAR; the address space costs nothing.
 constexpr uint64_t kPciWindow64Bytes = 64 * kGiB;
@@ -120,16 +115,13 @@ class MicroVmImpl final : public MicroVm {
   absl::Status BuildTestMachine();
   absl::Status BuildVirtio();
   absl::Status BuildHyperv();
-  absl::Status BeginSerial();
-  absl::Status FinishSerial();
+  absl::Status BeginTrappedDevices();
   absl::Status LoadGuest(BootEntry& entry);
   absl::Status BuildProcessors(const BootEntry& entry);
   absl::Status Prepare();
   absl::Status StartThreads();
   void AddVsmStats(const VsmMachine& vsm, MicroVmStats& stats) const;
   void OnDeviceFailed(OnFailure policy, const std::string& message);
-  // Who finds no kvmclock needs another clock.
-  [[nodiscard]] bool has_rtc() const { return config_.hyperv.enabled || config_.machine == MachineKind::kTest; }
   [[nodiscard]] ConfinementNeeds confinement_needs() const {
     return {.locks_memory = config_.memory.lock,
             .foreign_device_ids = config_.sandbox.waive_namespaces || virtio_->has_foreign_ids()};
@@ -167,15 +159,10 @@ class MicroVmImpl final : public MicroVm {
   std::unique_ptr<MachineEventLoop> loop_;
   std::unique_ptr<AcpiPm> acpi_pm_;
   std::unique_ptr<Pvpanic> pvpanic_;
-  std::unique_ptr<CmosRtc> rtc_;
   std::unique_ptr<DebugPort> debug_port_;
   std::unique_ptr<TestMachine> test_machine_;
-  // Made and destroyed on the loop's thread, while Build loads the kernel: who waits for serial_started_ sees both.
-  std::unique_ptr<SerialDevice> serial_;
-  absl::Status serial_status_;
-  Notification serial_started_;
-  bool serial_failed_ = false;  // the loop's thread's
-  std::unique_ptr<VirtioMachine> virtio_;  // destroyed on the loop's thread too
+  std::unique_ptr<TrappedDevices> trapped_;  // both destroyed on the loop's thread
+  std::unique_ptr<VirtioMachine> virtio_;
   IoBus ports_;
   IoBus mmio_;
   std::optional<VpRequests> requests_;
@@ -197,7 +184,7 @@ absl::Status MicroVmImpl::Build() {
   RETURN_IF_ERROR(CreateVtl0Vm());
   RETURN_IF_ERROR(vm_->CreateIrqChip(kKvmIdentityMapBase, kKvmTssBase));
   RETURN_IF_ERROR(BuildDevices());
-  if (config_.serial.enabled) RETURN_IF_ERROR(BeginSerial());
+  RETURN_IF_ERROR(BeginTrappedDevices());
   BootEntry entry;
   absl::Status built = BuildMemory();
   if (built.ok() && config_.hyperv.enabled) built = BuildHyperv();
@@ -206,8 +193,8 @@ absl::Status MicroVmImpl::Build() {
   if (built.ok()) built = LoadGuest(entry);
   if (built.ok()) built = BuildProcessors(entry);
   // Waited for in any case: its task is still using this object.
-  const absl::Status serial = config_.serial.enabled ? FinishSerial() : absl::OkStatus();
-  return built.ok() ? serial : built;
+  const absl::Status trapped = trapped_->Finish();
+  return built.ok() ? trapped : built;
 }
 
 absl::Status MicroVmImpl::CreateVtl0Vm() {
@@ -256,10 +243,6 @@ absl::Status MicroVmImpl::BuildDevices() {
     pvpanic_ = std::make_unique<Pvpanic>(*lifecycle_);
     RETURN_IF_ERROR(ports_.Add(kPvpanicPort, 1, "pvpanic", *pvpanic_));
   }
-  if (has_rtc()) {
-    rtc_ = std::make_unique<CmosRtc>();
-    RETURN_IF_ERROR(ports_.Add(kCmosPort, kCmosPorts, "real-time clock", *rtc_));
-  }
   if (config_.debug_port) {
     debug_port_ = std::make_unique<DebugPort>();
     RETURN_IF_ERROR(ports_.Add(kDebugPort, 1, "debug port", *debug_port_));
@@ -291,68 +274,20 @@ absl::Status MicroVmImpl::BuildVirtio() {
   return absl::OkStatus();
 }
 
-// What the start of the device process needs, kept until the loop's thread has started it.
-struct SerialStart {
-  EventFd interrupt;
-  OwnedFd output;
-  OwnedFd executable;
-  SerialDeviceOptions options;
-};
-
-absl::Status MicroVmImpl::BeginSerial() {
-  ASSIGN_OR_RETURN(EventFd interrupt, EventFd::Create());
-  RETURN_IF_ERROR(vm_->AddIrqFd(interrupt.fd(), kSerialGsi));
-  auto start = std::make_shared<SerialStart>(SerialStart{.interrupt = std::move(interrupt)});
-  SerialDeviceOptions& options = start->options;
-  OwnedFd& output = start->output;
-  options = {.interrupt_fd = start->interrupt.fd(), .jail = config_.sandbox};
-  switch (config_.serial.output) {
-    case SerialOutput::kStdio:
-      options.output_fd = STDOUT_FILENO;
-      options.input_fd = STDIN_FILENO;
-      options.interactive = options_.interactive;
-      break;
-    case SerialOutput::kFile:
-      // From its start, as the schema says. O_NONBLOCK: a FIFO without a reader is an error, not a wait.
-      output = OwnedFd(::open(config_.serial.path.c_str(),
-                              O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600));
-      break;
-    case SerialOutput::kNull:
-      output = OwnedFd(::open("/dev/null", O_WRONLY | O_CLOEXEC));
-      break;
-  }
-  if (options.output_fd < 0) {
-    if (!output.valid()) return ErrnoStatus(errno, absl::StrCat("open serial output '", config_.serial.path, "'"));
-    options.output_fd = output.get();
-  }
-  if (!options_.device_executable.empty()) {
-    start->executable = OwnedFd(::open(options_.device_executable.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!start->executable.valid()) {
-      return ErrnoStatus(errno, absl::StrCat("open device executable '", options_.device_executable, "'"));
-    }
-    options.executable_fd = start->executable.get();
-  }
-  loop_->loop().Post([this, start] {
-    auto device = SerialDevice::Start(
-        loop_->loop(), start->options,
-        {.on_failed = [this](const std::string& message) { OnDeviceFailed(config_.serial.on_failure, message); },
-         .on_quit = [this] { lifecycle_->RequestEnd(MachineEnd::kStopped, "stopped from the terminal (Ctrl-A x)"); }});
-    serial_status_ = device.status();
-    if (device.ok()) serial_ = *std::move(device);
-    serial_started_.Notify();
-  });
+absl::Status MicroVmImpl::BeginTrappedDevices() {
+  TrappedDevices::Environment environment{
+      .loop = loop_->loop(),
+      .vm = *vm_,
+      .ports = ports_,
+      .device_executable = options_.device_executable,
+      .interactive = options_.interactive,
+      .on_failed = [this](OnFailure policy, const std::string& message) { OnDeviceFailed(policy, message); },
+      .on_quit = [this] { lifecycle_->RequestEnd(MachineEnd::kStopped, "stopped from the terminal (Ctrl-A x)"); }};
+  ASSIGN_OR_RETURN(trapped_, TrappedDevices::Begin(config_, std::move(environment)));
   return absl::OkStatus();
 }
 
-absl::Status MicroVmImpl::FinishSerial() {
-  serial_started_.Wait();
-  RETURN_IF_ERROR(serial_status_);
-  Log(LogLevel::kDebug, "vmm", absl::StrCat("started device 'serial' (pid ", serial_->pid(), ")"));
-  return ports_.Add(kSerialPort, kSerialPorts, "serial", serial_->device());
-}
-
 void MicroVmImpl::OnDeviceFailed(OnFailure policy, const std::string& message) {
-  serial_failed_ = true;
   if (policy == OnFailure::kStop) {
     lifecycle_->RequestEnd(MachineEnd::kDeviceFailed, message);
   } else {
@@ -364,7 +299,7 @@ absl::Status MicroVmImpl::LoadGuest(BootEntry& entry) {
   const AcpiConfig acpi{.processors = config_.processors,
                         .serial = config_.serial.enabled,
                         .pvpanic = config_.pvpanic,
-                        .rtc = has_rtc(),
+                        .rtc = HasRtc(config_),
                         .pci = true,
                         .pci_window64 = layout_->high_mmio_start(),
                         .pci_window64_bytes = kPciWindow64Bytes};
@@ -497,15 +432,7 @@ void MicroVmImpl::End() {
   for (const auto& processor : processors_) processor->Join();
   virtio_->Shutdown();
   // What the guest has written is still to come out of its console.
-  if (serial_ != nullptr) {
-    const auto ended = serial_->Shutdown();
-    const bool orderly = ended.ok() && (ended->how == ExitStatus::How::kUnknown ||
-                                        (ended->how == ExitStatus::How::kExited && ended->value == 0));
-    // One that failed before has been spoken of.
-    if (ended.ok() && !orderly && lifecycle_->report().end != MachineEnd::kDeviceFailed && !serial_failed_) {
-      Log(LogLevel::kWarning, "vmm", absl::StrCat("device 'serial' ", ended->Describe(), " when it was to end"));
-    }
-  }
+  trapped_->Shutdown();
   const EndReport report = lifecycle_->report();
   if (options_.on_end) options_.on_end(report);
   ended_.Notify();
@@ -608,7 +535,7 @@ MicroVmImpl::~MicroVmImpl() {
   // A device process belongs to the thread that started it.
   if (loop_ != nullptr) {
     loop_->RunThere([this] {
-      serial_.reset();
+      trapped_.reset();
       virtio_.reset();
     });
   }
@@ -627,6 +554,8 @@ bool RunDeviceProcess(int argc, char** argv, int& exit_code) {
   const absl::string_view kind = argv[2];
   if (kind == "serial") {
     exit_code = RunSerialDevice(argc, argv);
+  } else if (kind == "rtc") {
+    exit_code = RunRtcDevice(argc, argv);
   } else if (kind == "balloon") {
     exit_code = RunBalloonDevice(argc, argv);
   } else if (kind == "block") {

@@ -99,14 +99,15 @@ class SerialDeviceTest : public ::testing::Test {
     return options;
   }
   void Start(const SerialDeviceOptions& options) {
-    SerialDeviceCallbacks callbacks;
+    TrappedDeviceCallbacks callbacks;
     callbacks.on_failed = [this](const std::string& message) {
       ++failures_;
       failure_ = message;
       failed_.Notify();
     };
     callbacks.on_quit = [this] { quit_.Notify(); };
-    ASSERT_OK_AND_ASSIGN(device_, SerialDevice::Start(*loop_, options, callbacks));
+    ASSERT_OK_AND_ASSIGN(device_, LaunchSerialDevice(*loop_, options, callbacks));
+    ASSERT_OK(device_->AwaitReady());
     output_.write.Reset();
     input_.read.Reset();
     // The process dies with the thread that started it: this one, which outlives the loop's.
@@ -174,7 +175,7 @@ class SerialDeviceTest : public ::testing::Test {
   OwnedFd program_;
   Pipe output_;
   Pipe input_;
-  std::unique_ptr<SerialDevice> device_;
+  std::unique_ptr<TrappedDevice> device_;
   std::thread thread_;
   int failures_ = 0;
   std::string failure_;
@@ -394,7 +395,7 @@ TEST_F(SerialDeviceTest, ProgramThatCannotEnterItsSandboxSaysWhy) {
 #endif
   SerialDeviceOptions options = Options();
   options.jail.waive_namespaces = true;
-  EXPECT_THAT(SerialDevice::Start(*loop_, options, {}),
+  EXPECT_THAT(LaunchSerialDevice(*loop_, options, {}),
               StatusIs(absl::StatusCode::kInvalidArgument, "start device 'serial': sandbox: namespaces are waived"));
 }
 

@@ -58,15 +58,6 @@ bool ReadyNow(int fd, short events) {
   return ::poll(&poll_fd, 1, 0) > 0;
 }
 
-void SendEvent(TrappedKind kind, absl::string_view text = "") {
-  TrappedMessage message{};
-  message.version = kTrappedVersion;
-  message.kind = kind;
-  message.bytes = static_cast<uint8_t>(std::min(text.size(), message.text.size()));
-  text.copy(message.text.data(), message.bytes);
-  (void)!::send(kSerialEventFd, &message, sizeof(message), MSG_DONTWAIT | MSG_NOSIGNAL);
-}
-
 class EventFdLine final : public InterruptLine {
  public:
   explicit EventFdLine(OwnedFd fd) : event_(std::move(fd)) {}
@@ -161,7 +152,7 @@ class SerialProcess {
       input_paused_ = false;
       Pump();
     }));
-    ASSIGN_OR_RETURN(server_, TrappedDeviceServer::Create(loop_, kSerialAccessFd, serial_, publisher_, pump_));
+    ASSIGN_OR_RETURN(server_, TrappedDeviceServer::Create(loop_, kTrappedAccessFd, serial_, publisher_, pump_));
     return absl::OkStatus();
   }
 
@@ -258,7 +249,7 @@ class SerialProcess {
     }
     const SerialEscape::Result result = escape_.Filter(bytes, to);
     held_count_ += result.bytes;
-    if (result.quit) SendEvent(TrappedKind::kQuit);
+    if (result.quit) SendTrappedEvent(TrappedKind::kQuit);
   }
 
   const Arguments arguments_;
@@ -296,15 +287,15 @@ absl::StatusOr<Arguments> ParseArguments(int argc, char** argv) {
 
 absl::Status Serve(int argc, char** argv) {
   ASSIGN_OR_RETURN(const Arguments arguments, ParseArguments(argc, argv));
-  std::vector<int> inherited = {kSerialAccessFd, kSerialInterruptFd, kSerialPageFd, kSerialOutputFd, kSerialEventFd};
+  std::vector<int> inherited = {kTrappedAccessFd, kSerialInterruptFd, kTrappedPageFd, kSerialOutputFd, kTrappedEventFd};
   if (arguments.input) inherited.push_back(kSerialInputFd);
 
   std::unique_ptr<EventLoop> loop;
   std::unique_ptr<SerialProcess> process;
   const auto prepare = [&]() -> absl::Status {
-    void* page = ::mmap(nullptr, kPublishedPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, kSerialPageFd, 0);
+    void* page = ::mmap(nullptr, kPublishedPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, kTrappedPageFd, 0);
     if (page == MAP_FAILED) return ErrnoStatus(errno, "map the published page");
-    ::close(kSerialPageFd);
+    ::close(kTrappedPageFd);
     ASSIGN_OR_RETURN(loop, EventLoop::Create());
     OwnedFd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (!timer.valid()) return ErrnoStatus(errno, "create timer");
@@ -313,7 +304,7 @@ absl::Status Serve(int argc, char** argv) {
   };
   const DeviceSandboxPolicy policy{"vmm-serial", kSerialPolicy, inherited};
   RETURN_IF_ERROR(EnterDeviceSandbox(policy, arguments.jail, prepare));
-  SendEvent(TrappedKind::kReady);
+  SendTrappedEvent(TrappedKind::kReady);
   process->Run();
   // Not through the destructors: closing descriptors is not among the system calls that are left.
   ::_exit(0);
@@ -324,7 +315,7 @@ absl::Status Serve(int argc, char** argv) {
 int RunSerialDevice(int argc, char** argv) {
   const absl::Status status = Serve(argc, argv);
   if (status.ok()) return 0;
-  SendEvent(TrappedKind::kFailed, status.message());
+  SendTrappedEvent(TrappedKind::kFailed, status.message());
   return 1;
 }
 

@@ -1,6 +1,6 @@
 // The serial port's own process: what `vmm device serial` runs.
 //
-// Shapes   inherits kSerial*Fd below and nothing else; arguments after "serial": --no-input, --interactive, --jail-*.
+// Shapes   inherits the protocol's descriptors, kSerial*Fd below and nothing else; arguments after "serial": --no-input, --interactive, --jail-*.
 // Threads  one: the event loop.
 // Trust    guest bytes come through the access socket, user bytes through the input; the process can reach nothing but its
 //          descriptors (serial.policy).
@@ -19,12 +19,9 @@
 
 namespace vmm {
 
-inline constexpr int kSerialAccessFd = 3;
 inline constexpr int kSerialInterruptFd = 4;
-inline constexpr int kSerialPageFd = 5;
 inline constexpr int kSerialOutputFd = 6;
 inline constexpr int kSerialInputFd = 7;  // absent with --no-input
-inline constexpr int kSerialEventFd = 8;
 
 inline constexpr int kSerialDrainMs = 1000;
 

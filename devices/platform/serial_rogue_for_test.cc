@@ -10,7 +10,7 @@ int main() {
     vmm::TrappedMessage message{};
     message.version = vmm::kTrappedVersion;
     message.kind = kind;
-    if (::send(vmm::kSerialEventFd, &message, sizeof(message), MSG_NOSIGNAL) != sizeof(message)) return 1;
+    if (::send(vmm::kTrappedEventFd, &message, sizeof(message), MSG_NOSIGNAL) != sizeof(message)) return 1;
   }
   while (true) ::pause();
 }

@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <span>
@@ -40,6 +41,15 @@ void RegisterPublisher::EndAccess() noexcept {
     word.sequence = sequence_;
     Store(offset);
   }
+}
+
+void SendTrappedEvent(TrappedKind kind, absl::string_view text) {
+  TrappedMessage message{};
+  message.version = kTrappedVersion;
+  message.kind = kind;
+  message.bytes = static_cast<uint8_t>(std::min(text.size(), message.text.size()));
+  text.copy(message.text.data(), message.bytes);
+  (void)!::send(kTrappedEventFd, &message, sizeof(message), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 absl::StatusOr<std::unique_ptr<TrappedDeviceServer>> TrappedDeviceServer::Create(EventLoop& loop, int socket,

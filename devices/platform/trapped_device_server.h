@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "base/event_loop.h"
 #include "devices/io_device.h"
 #include "devices/platform/trapped_protocol.h"
@@ -40,6 +41,9 @@ class RegisterPublisher final {
   std::array<PublishedWord, kPublishedRegisters> words_{};
   uint32_t sequence_ = 0;
 };
+
+// On the event socket; nobody waits for it.
+void SendTrappedEvent(TrappedKind kind, absl::string_view text = "");
 
 class TrappedDeviceServer final {
  public:

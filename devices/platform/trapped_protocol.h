@@ -31,6 +31,11 @@ namespace vmm {
 
 inline constexpr uint16_t kTrappedVersion = 1;
 
+// Where a device's process has them.
+inline constexpr int kTrappedAccessFd = 3;
+inline constexpr int kTrappedPageFd = 5;  // of devices that publish
+inline constexpr int kTrappedEventFd = 8;
+
 enum class TrappedKind : uint8_t {
   kRead = 1,        // offset, bytes
   kWrite = 2,       // offset, bytes, value

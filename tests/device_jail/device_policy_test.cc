@@ -44,7 +44,7 @@ struct Rule {
 // What all of them have (common.policy).
 const std::set<int> kCommon = {SYS_brk,        SYS_munmap,         SYS_getpid,         SYS_gettid,
                                SYS_exit_group, SYS_rt_sigprocmask, SYS_restart_syscall, SYS_read,
-                               SYS_poll,       SYS_epoll_wait,     SYS_epoll_ctl};
+                               SYS_epoll_wait, SYS_epoll_ctl};
 const std::vector<Rule> kCommonRules = {
     {SYS_mmap,
      {{0, 4096, kReadWrite, MAP_PRIVATE | MAP_ANONYMOUS}},
@@ -65,7 +65,7 @@ const std::vector<Rule> kCommonRules = {
 };
 
 // What vhost-user devices have besides (backend.policy).
-const std::set<int> kBackend = {SYS_recvmsg, SYS_sendmsg, SYS_close};
+const std::set<int> kBackend = {SYS_poll, SYS_recvmsg, SYS_sendmsg, SYS_close};
 const std::vector<Rule> kBackendRules = {
     {SYS_mmap, {{0, 4096, kReadWrite, kGuestMemory, 9}}, {}},
     {SYS_write, {{4}, {9}}, {}},
@@ -88,10 +88,18 @@ Rule OfWire(int call) {
 
 Own OwnOf(const std::string& kind) {
   if (kind == "serial") {
-    return {{SYS_timerfd_settime},
+    return {{SYS_poll, SYS_timerfd_settime},
             {{SYS_recvfrom, {{3, 1, 2, 3, 0, 0}}, {{8, 1, 2, 3, 0, 0}, {3, 1, 2, 3, 0x1000, 16}}},
              {SYS_sendto, {{3, 1, 2, 3, 0, 0}, {8, 1, 2, 3, 0, 0}}, {{6, 1, 2, 3, 0, 0}, {3, 1, 2, 3, 0x1000, 16}}},
              {SYS_write, {{4}, {6}, {9}}, {{5}}},
+             {SYS_mmap, {}, {{0, 4096, kReadWrite, kGuestMemory, 9}}}}};
+  }
+  if (kind == "rtc") {
+    return {{},
+            {{SYS_recvfrom, {{3, 1, 2, 3, 0, 0}}, {{8, 1, 2, 3, 0, 0}, {3, 1, 2, 3, 0x1000, 16}}},
+             {SYS_sendto, {{3, 1, 2, 3, 0, 0}, {8, 1, 2, 3, 0, 0}}, {{6, 1, 2, 3, 0, 0}, {3, 1, 2, 3, 0x1000, 16}}},
+             {SYS_read, {{4}, {9}}, {{0}, {3}}},
+             {SYS_write, {{4}, {9}}, {}},
              {SYS_mmap, {}, {{0, 4096, kReadWrite, kGuestMemory, 9}}}}};
   }
   if (kind == "block") {

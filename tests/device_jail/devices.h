@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "devices/platform/rtc/rtc_policy.h"
 #include "devices/platform/serial_policy.h"
 #include "devices/virtio/balloon/balloon_policy.h"
 #include "devices/virtio/block/block_policy.h"
@@ -29,6 +30,7 @@ struct JailedDevice {
 inline std::vector<JailedDevice> JailedDevices() {
   return {
       {"serial", "vmm-serial", kSerialPolicy, false, {3, 4, 5, 6, 7, 8}},
+      {"rtc", "vmm-rtc", kRtcPolicy, false, {3, 8}},
       {"block", "vmm-block", kBlockPolicy, true, {3, 4}},
       {"console", "vmm-console", kConsolePolicy, true, {3, 4, 5}},
       {"rng", "vmm-rng", kRngPolicy, true, {3}},

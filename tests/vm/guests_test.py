@@ -42,7 +42,8 @@ SANITIZED = "VMM_SANITIZED" in os.environ
 # Not 1, with which sanitizers end a program: a guest whose tests have all passed ends it with that too.
 SANITIZER_FAILED = 99
 SANITIZER_OPTIONS = f"exitcode={SANITIZER_FAILED}:abort_on_error=0:handle_abort=1"
-WITHOUT_SERIAL = "devices { serial { disabled: true } }\n"
+# What a dynamic executable cannot have, and a process less.
+SANITIZER_CONFIG = "devices { serial { disabled: true } }\nsandbox { waive: EMPTY_ROOT waive: SECCOMP }\n"
 
 CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
@@ -74,7 +75,7 @@ class Outcome:
             with open(config, "w") as out:
                 out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(), lines=LINES, arguments=arguments,
                                         vsm=f"vsm {{ enabled: true {vsm} }} " if vsm else "",
-                                        more=WITHOUT_SERIAL if SANITIZED else "",
+                                        more=SANITIZER_CONFIG if SANITIZED else "",
                                         kernel=os.path.join(IMAGES, guest + ".elf")))
             try:
                 environment = {**os.environ, "ASAN_OPTIONS": SANITIZER_OPTIONS, "UBSAN_OPTIONS": SANITIZER_OPTIONS}

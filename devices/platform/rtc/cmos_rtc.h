@@ -1,6 +1,6 @@
 // The real-time clock: the wall clock of guests that have not kvmclock's, which is those on the Hyper-V interface.
 //
-// Runs in the monitor: two registers and a calendar, nothing that parses. No alarm and no periodic interrupt: it has no
+// Two registers and a calendar, in a process of its own (rtc_process.h). No alarm and no periodic interrupt: it has no
 // interrupt line, and the ACPI tables say so.
 //
 // Shapes   index and data port, bytes; wider accesses are all ones and ignored.
