@@ -11,7 +11,8 @@ import unittest
 
 from harness import Vm
 
-FLAGS = ("--devices.console.output=STDIO", "--boot.command_line=console=hvc0 quiet panic=-1")
+FLAGS = ("--devices.serial.output=NULL", "--devices.console.output=STDIO",
+         "--boot.command_line=console=hvc0 quiet panic=-1")
 
 
 class ConsoleTest(unittest.TestCase):
