@@ -71,7 +71,9 @@ void TestWait(bool by_return) {
     });
     WriteMsr(vmm::kHvMsrStimer0Config,
              vmm::kHvStimerDirect | vmm::kHvStimerAutoEnable | uint64_t{kTimer} << vmm::kHvStimerVectorShift);
-    WriteMsr(vmm::kHvMsrStimer0Config + 1, ReadMsr(vmm::kHvMsrTimeRefCount) + 100'000);
+    // Late enough that VTL1 of a slow machine has returned by then.
+    constexpr uint64_t kTenthOfASecond = 1'000'000;
+    WriteMsr(vmm::kHvMsrStimer0Config + 1, ReadMsr(vmm::kHvMsrTimeRefCount) + kTenthOfASecond);
   });
   EXPECT_EQ(FlushAll(), Success());
   done.Store(1);
