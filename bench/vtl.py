@@ -36,6 +36,8 @@ SCENARIOS = {
     "intercept-open": "  of a VTL1 that can be interrupted at its entry",
     "intercept-skip": "  handler skips the instruction (1 hypercall)",
     "intercept-lift": "  handler frees the page, VTL0 calls to protect it",
+    "intercept-msr": "intercept of an MSR, skipped (1 hypercall)",
+    "intercept-port": "intercept of a port, skipped (1 hypercall)",
     "protect-1": "protect a page, a page a call: each page",
     "protect-16": "protect 16 pages a call: each page",
     "protect-510": "protect 510 pages a call, all it has room for: each page",

@@ -223,6 +223,52 @@ TEST(InterceptThatFreesThePage) {
   EXPECT_EQ(Load<uint64_t>(PagesOf(0)), uint64_t{kSamples - 1});
 }
 
+// --- Registers and ports that VTL1 watches --------------------------------------------------------------------------------------
+
+// VTL1 skips the access: one hypercall.
+template <typename Operation>
+void Watched(const char* name, Operation operation) {
+  OnAllCpus([] { SetReply(Reply::kSkip); });
+  Measure(name, kSamples, 1, kHere, operation);
+  Tally tally;
+  OnAllCpus([&] {
+    tally.Equal(SeenOf(ThisCpuNumber()).count, kSamples + kWarmUp, "one intercept an access");
+    SetReply(Reply::kFatal);
+  });
+  EXPECT_TRUE(tally.ok());
+}
+
+TEST(InterceptOfAnMsr) {
+  SetUp();
+  constexpr uint32_t kLstar = 0xc000'0082;
+  const auto watch = [](uint64_t events) {
+    OnAllCpus([events] {
+      uint64_t answer = 0;
+      InVtl1([&] { answer = SetRegister(HvRegisterName::kCrInterceptControl, {events, 0}); });
+      if (answer != Success(1)) Fatal("CrInterceptControl answers", answer);
+    });
+  };
+  watch(uint64_t{1} << static_cast<unsigned>(vmm::CrEvent::kLstarWrite));
+  Watched("intercept-msr", [](uint32_t i) { WriteMsr(kLstar, i); });
+  watch(0);
+}
+
+TEST(InterceptOfAPort) {
+  SetUp();
+  const auto watch = [](uint32_t access) {
+    uint64_t answer = 0;
+    InVtl1([&] {
+      Block().Put(vmm::HvInstallInterceptInput{
+          .partition_id = vmm::kHvPartitionIdSelf, .access = access, .type = vmm::kHvInterceptIoPort, .parameter = kNobodysPort});
+      answer = CallMemory({.code = HypercallCode::kInstallIntercept});
+    });
+    if (answer != Success()) Fatal("InstallIntercept answers", answer);
+  };
+  watch(vmm::kHvInterceptWrite);
+  Watched("intercept-port", [](uint32_t) { Out8(kNobodysPort, 0); });
+  watch(0);
+}
+
 // --- Protections --------------------------------------------------------------------------------------------------------
 
 // In VTL1: calls alone. Taken away and given back in turn, of neighbours in one call.
