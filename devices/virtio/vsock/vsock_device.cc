@@ -99,8 +99,11 @@ void VsockDevice::Remove(VsockConnection& connection, bool reset) noexcept {
 }
 
 void VsockDevice::RemoveAll() noexcept {
-  while (!connections_.empty()) Remove(*connections_.begin()->second, /*reset=*/false);
-  order_.clear();
+  // Those that the guest has not been told of go on: who connects while the device starts is not turned away.
+  for (auto next = connections_.begin(); next != connections_.end();) {
+    VsockConnection& connection = *(next++)->second;
+    if ((connection.pending & VsockConnection::kRequest) == 0) Remove(connection, /*reset=*/false);
+  }
   replies_.clear();
   transmit_stalled_ = false;
 }

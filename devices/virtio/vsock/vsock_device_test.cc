@@ -613,6 +613,25 @@ TEST_F(VsockDeviceTest, AResetDeviceClosesItsConnections) {
   ExpectNothing();
 }
 
+TEST_F(VsockDeviceTest, WhoConnectsBeforeTheDriverHasStartedTheDeviceIsNotTurnedAway) {
+  device_ = std::make_unique<VsockDevice>(host_, kCid, /*again=*/true);
+  device_->OnHost(*this);
+  auto [ours, host] = Pair();
+  device_->OnAccepted(std::move(ours));
+  Write(host, "CONNECT 1000\n");
+  Poll();
+  ExpectNothing();  // held back
+  device_->OnFeatures(vv::kFeatureStream);
+  EXPECT_EQ(device_->connections(), 1u);
+  drivers_[vv::kEvent].Offer({{kTxData, 4, true}});
+  Wake(vv::kEvent);
+  host_.now += VsockDevice::kResetMs;
+  device_->OnTick();
+  const auto request = Receive();
+  ASSERT_TRUE(request.has_value());
+  EXPECT_EQ(request->header.op, static_cast<uint16_t>(vv::Op::kRequest));
+}
+
 TEST_F(VsockDeviceTest, AProcessAfterAnotherTellsThatConnectionsAreLostOnce) {
   const auto events = [&](bool again) {
     device_ = std::make_unique<VsockDevice>(host_, kCid, again);
