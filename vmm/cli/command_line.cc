@@ -42,7 +42,18 @@ constexpr VerbHelp kVerbs[] = {
      "The status is 0 where machines can run, and 8 where the host lacks something.\n"},
     {Verb::kVersion, "version", "vmm version [--json]\n\nSay which build this is.\n"},
     {Verb::kDevice, "device",
-     "vmm device KIND [ARGUMENT ...]\n\nBe one device of a machine, in a process of its own. `vmm run` starts these.\n"},
+     "vmm device KIND --socket PATH|--fd N [ARGUMENT ...]\n\n"
+     "Be one virtio device in a process of its own, a vhost-user backend for another VMM that connects to PATH, or has\n"
+     "connected to descriptor N. `vmm run` starts its own; console, rtc and serial are for it alone.\n"
+     "  balloon                   --target-mib=N --stats-seconds=N --no-deflate-on-oom --no-reporting\n"
+     "  block --path=FILE         --serial=TEXT --queues=N --workers=N --read-only --split-rings\n"
+     "                            --bytes-per-second=N --operations-per-second=N\n"
+     "  net --tap=NAME|--tap-fd=N|--user|--stream-fd=N\n"
+     "                            --mac=ADDRESS --mtu=N --queues=N --bytes-per-second=N --packets-per-second=N;\n"
+     "                            with --user: --passt=PROGRAM --tcp-ports=SPEC --udp-ports=SPEC\n"
+     "  rng\n"
+     "  vsock --path=PATH         --guest-cid=N\n"
+     "`vmm help config devices` says what they mean.\n"},
     {Verb::kHelp, "help",
      "vmm help [TOPIC]\n\nTopics: run, validate, check, version, device, config [FIELD], exit-status.\n"},
 };
@@ -63,6 +74,7 @@ constexpr char kOverview[] =
     "  vmm validate --config FILE [--FIELD=VALUE ...]   check a configuration, start nothing\n"
     "  vmm check [--json]                               what this host offers\n"
     "  vmm version [--json]                             which build this is\n"
+    "  vmm device KIND --socket PATH [ARGUMENT ...]     one virtio device, for another VMM\n"
     "  vmm help [TOPIC]                                 a command, config [FIELD], exit-status\n";
 
 bool TakesConfig(Verb verb) { return verb == Verb::kRun || verb == Verb::kValidate; }
