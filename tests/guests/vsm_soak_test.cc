@@ -101,6 +101,10 @@ constexpr const char* kWrongNames[] = {"an interrupt that nobody sent", "an even
                                        "a timer's message", "the order of posts", "a post that is torn"};
 static_assert(sizeof(kWrongNames) / sizeof(kWrongNames[0]) == kWrongs);
 Atomic<uint32_t> g_wrong[kWrongs];
+// The first timer that came before its time, in units of 100 ns.
+struct {
+  uint64_t level, timer, due, early;
+} g_early;
 
 // Statistics for people.
 struct Counts {
@@ -139,7 +143,8 @@ void OnIpi(InterruptFrame& frame) {
 
 void TakeTimer(uint32_t timer) {
   Timer& mine = g_timers[ThisLevel()][timer][ThisCpuNumber()];
-  if (ReferenceTime() < mine.due.Load()) g_wrong[kEarlyTimer].Add(1);
+  const uint64_t now = ReferenceTime(), due = mine.due.Load();
+  if (now < due && g_wrong[kEarlyTimer].Add(1) == 0) g_early = {ThisLevel(), timer, due, due - now};
   Take(mine, kDoubledTimer);
 }
 
@@ -567,6 +572,11 @@ void Round(uint64_t seed, uint64_t number) {
     g_tally.Equal(CountsOf(cpu).others.Load(), 0, "no entry without a reason");
   }
   for (uint32_t wrong = 0; wrong < kWrongs; ++wrong) g_tally.Equal(g_wrong[wrong].Load(), 0, kWrongNames[wrong]);
+  if (g_wrong[kEarlyTimer].Load() != 0) {
+    Line line;
+    line << "# timer " << g_early.timer << " of level " << g_early.level << ", due " << g_early.due << ", came " << g_early.early << " early";
+    Print(line);
+  }
   CheckPages();
 }
 
