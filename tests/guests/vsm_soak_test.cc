@@ -101,6 +101,8 @@ constexpr const char* kWrongNames[] = {"an interrupt that nobody sent", "an even
                                        "a timer's message", "the order of posts", "a post that is torn"};
 static_assert(sizeof(kWrongNames) / sizeof(kWrongNames[0]) == kWrongs);
 Atomic<uint32_t> g_wrong[kWrongs];
+bool g_kernel_timers;  // VTL0's
+Atomic<uint32_t> g_kernel_early;
 // The first timer that came before its time, in units of 100 ns.
 struct {
   uint64_t level, timer, due, early;
@@ -144,7 +146,14 @@ void OnIpi(InterruptFrame& frame) {
 void TakeTimer(uint32_t timer) {
   Timer& mine = g_timers[ThisLevel()][timer][ThisCpuNumber()];
   const uint64_t now = ReferenceTime(), due = mine.due.Load();
-  if (now < due && g_wrong[kEarlyTimer].Add(1) == 0) g_early = {ThisLevel(), timer, due, due - now};
+  if (now < due) {
+    // KVM's timers go by KVM's clock, which is not quite ours where the host has measured its TSC anew since it loaded KVM (lab/README.md).
+    if (ThisLevel() == 0 && g_kernel_timers) {
+      g_kernel_early.Add(1);
+    } else if (g_wrong[kEarlyTimer].Add(1) == 0) {
+      g_early = {ThisLevel(), timer, due, due - now};
+    }
+  }
   Take(mine, kDoubledTimer);
 }
 
@@ -616,12 +625,14 @@ void Report(uint64_t seed, uint64_t round, uint64_t seconds) {
   Print(line);
   Line more;
   more << "#   interrupts " << ipis << " timers " << timers << " posts " << posts << " refused " << all.refused_posts << " events " << events
-       << " flushes " << all.flushes << " locks " << all.locks;
+       << " flushes " << all.flushes << " locks " << all.locks << " KVM's timers before our time " << g_kernel_early.Load();
   Print(more);
 }
 
 TEST(NothingIsLostDoubledOrOutOfOrder) {
   SetUp();
+  const char* const backing = Argument("backing");
+  g_kernel_timers = backing != nullptr && strcmp(backing, "kernel") == 0;
   const uint64_t seed = Number("seed", 1), first = Number("first", 0), seconds = Number("seconds", 0);
   const uint64_t rounds = Number("rounds", seconds == 0 ? kShortRounds : ~uint64_t{0}), report = Number("report", 10);
   constexpr uint64_t kSecond = 10'000'000;  // of reference time

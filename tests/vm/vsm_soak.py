@@ -14,7 +14,7 @@ import time
 CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
 processors {{ count: {processors} }}
-boot {{ kernel: "{guest}" command_line: "lines=short seed={seed} first={first} {length}" }}
+boot {{ kernel: "{guest}" command_line: "lines=short backing={backing_name} seed={seed} first={first} {length}" }}
 hyperv {{ enabled: true backing: {backing} vsm {{ enabled: true {protection}}} }}
 logging {{ level: WARNING }}
 """
@@ -41,7 +41,7 @@ def main():
         config = os.path.join(folder, "vm.textproto")
         with open(config, "w") as out:
             out.write(CONFIG.format(processors=wanted.processors, guest=wanted.guest, seed=wanted.seed, first=wanted.first, length=length,
-                                    backing=wanted.backing, protection=wanted.protection and f"protection: {wanted.protection} "))
+                                    backing=wanted.backing, backing_name=wanted.backing.lower(), protection=wanted.protection and f"protection: {wanted.protection} "))
         begin = time.monotonic()
         child = subprocess.Popen([wanted.vmm, "run", "--config", config], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         alive = [begin]
