@@ -46,3 +46,15 @@ def counters(events):
             found[kind] = {(int(m[1]), int(m[2])): int(m[3]) for m in re.finditer(
                 r"common_pid: *(\d+), \w+: *(\d+) *\} hitcount: *(\d+)", file.read())}
     return found
+
+
+KINDS = {"exits": "exits of the guest", "user": "exits to user space", "calls": "system calls of all its processes"}
+
+
+def print_counts(title, counts):
+    """Sums by kind, each with its six most frequent; `counts` are Counters by the names of KINDS, per operation."""
+    print(f"{title}: " + ", ".join(f"{words} {sum(counts[kind].values()):.2f}" for kind, words in KINDS.items()))
+    for kind, words in (("exits", SVM), ("user", REASON), ("calls", SYSCALL)):
+        keys = [f"{words.get(key, key)} {value:.2f}" for key, value in counts[kind].most_common(6) if value >= 0.005]
+        if keys:
+            print(f"    {kind}: {', '.join(keys)}")

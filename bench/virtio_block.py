@@ -32,7 +32,6 @@ LOADS = {"random read, depth 1": ("read", 1, 4096), "random read, depth 16": ("r
          "random write, depth 1": ("write", 1, 4096), "random write, depth 16": ("write", 16, 4096),
          "long reads": ("seqread", 4, 131072), "long writes": ("seqwrite", 4, 131072)}
 COUNTED = ("random read, depth 1", "random read, depth 16", "random write, depth 16")
-KINDS = {"exits": "exits of the guest", "user": "exits to user space", "calls": "system calls of all its processes"}
 
 
 def add_to_initramfs(guest, load, folder, name="block_load"):
@@ -193,12 +192,7 @@ def main(arguments):
         for name in machines:
             found, _, errors = one(name, True)
             for what in COUNTED:
-                counts = found[what][1]
-                print(f"per operation, {what}, {name}: " + ", ".join(f"{words} {sum(counts[kind].values()):.2f}" for kind, words in KINDS.items()))
-                for kind, words in (("exits", kernel_counts.SVM), ("user", kernel_counts.REASON), ("calls", kernel_counts.SYSCALL)):
-                    keys = [f"{words.get(key, key)} {value:.2f}" for key, value in counts[kind].most_common(6) if value >= 0.005]
-                    if keys:
-                        print(f"    {kind}: {', '.join(keys)}")
+                kernel_counts.print_counts(f"per operation, {what}, {name}", found[what][1])
             if name == "vmm":
                 for device, notifications in re.findall(r"device '(\w+)': \d+ register accesses, (\d+) notifications that left KVM", errors):
                     print(f"notifications that came to the monitor from {device}: {notifications}")

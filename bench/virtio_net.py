@@ -29,7 +29,6 @@ import virtio_block
 HOST, GUEST, PORT = "192.0.2.1", "192.0.2.2", 5000
 SECONDS = 2
 LOADS = {"from the guest": "send", "to the guest": "receive", "round trips": "echo"}
-KINDS = virtio_block.KINDS
 
 
 def ip(*arguments):
@@ -147,11 +146,7 @@ def main(arguments):
         for name in machines:
             found, _, errors = one(name, True)
             for what, (_, _, counts) in found.items():
-                print(f"per packet, {what}, {name}: " + ", ".join(f"{words} {sum(counts[kind].values()):.2f}" for kind, words in KINDS.items()))
-                for kind, words in (("exits", kernel_counts.SVM), ("user", kernel_counts.REASON), ("calls", kernel_counts.SYSCALL)):
-                    keys = [f"{words.get(key, key)} {value:.2f}" for key, value in counts[kind].most_common(6) if value >= 0.005]
-                    if keys:
-                        print(f"    {kind}: {', '.join(keys)}")
+                kernel_counts.print_counts(f"per packet, {what}, {name}", counts)
             if name == "vmm":
                 for device, notifications in re.findall(r"device '(net\d)': \d+ register accesses, (\d+) notifications that left KVM", errors):
                     print(f"notifications that came to the monitor from {device}: {notifications}")
