@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
   hooks.run = &vmm::RunMachine;
   hooks.check = &vmm::ProbeHost;
   hooks.device = [](absl::string_view kind, int, char**) {
-    vmm::PrintProblem(2, absl::InvalidArgumentError(absl::StrCat("device: unknown kind '", kind, "'; there are: balloon, block, console, net, rng, rtc, serial")));
+    vmm::PrintProblem(2, absl::InvalidArgumentError(absl::StrCat("device: unknown kind '", kind, "'; there are: balloon, block, console, net, rng, rtc, serial, vsock")));
     return static_cast<int>(vmm::ExitCode::kUsage);
   };
   hooks.kernel_headers = VMM_KERNEL_HEADERS;
