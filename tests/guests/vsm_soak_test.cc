@@ -532,12 +532,18 @@ void Step(Mine& me) {
 
 // --- Rounds -------------------------------------------------------------------------------------------------------------------
 
-// What this processor has begun is over.
+bool AllIsWell() {
+  for (const Atomic<uint32_t>& wrong : g_wrong) {
+    if (wrong.Load() != 0) return false;
+  }
+  return g_tally.ok_so_far();
+}
+
+// What this processor has begun is over. What was told twice never is: so nothing is waited for once something has been wrong.
 void Settle() {
   const uint32_t me = ThisCpuNumber();
   const auto over = [](const auto& ledger) {
-    const auto is_over = [&] { return ledger.sent.Load() == ledger.taken.Load(); };
-    return WaitFor([&] { return is_over() || !g_tally.ok_so_far(); }) && (is_over() || !g_tally.ok_so_far());
+    return WaitFor([&] { return ledger.sent.Load() == ledger.taken.Load() || !AllIsWell(); });
   };
   for (uint32_t to = 0; to < CpuCount(); ++to) {
     for (auto& ipis : g_ipis) g_tally.True(over(ipis[me][to]), "an interrupt is lost");
@@ -573,7 +579,7 @@ void Round(uint64_t seed, uint64_t number) {
     // Taken at the entry, or where VTL1 next allows it.
     const bool open = me.random.Below(2) == 0;
     Secure([open] { SetOpenReturn(open); });
-    for (uint32_t step = 0; step < kSteps && g_tally.ok_so_far(); ++step) Step(me);
+    for (uint32_t step = 0; step < kSteps && AllIsWell(); ++step) Step(me);
     Settle();
   });
   for (uint32_t cpu = 0; cpu < CpuCount(); ++cpu) {

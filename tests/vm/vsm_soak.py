@@ -21,6 +21,19 @@ logging {{ level: WARNING }}
 ALL_PASSED = 1
 # Beyond what was asked for, after the last sign of life: the guest gives up what it waits for earlier than that.
 SILENCE = 300
+# The monitor's own memory and descriptors are looked at from the first minute on; all that it needs was there by then.
+WARM_UP = 60
+MOST_GROWTH_KIB = 1024
+
+
+def usage_of(pid):
+    """Of a process: its private memory in KiB, its open descriptors. None once it is gone."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            anonymous = next(int(line.split()[1]) for line in status if line.startswith("RssAnon:"))
+        return anonymous, len(os.listdir(f"/proc/{pid}/fd"))
+    except (OSError, StopIteration):
+        return None
 
 
 def main():
@@ -55,13 +68,22 @@ def main():
                 time.sleep(1)
 
         threading.Thread(target=watch, daemon=True).start()
+        warm, last = None, None
         for line in child.stdout:
             alive[0] = time.monotonic()
+            if alive[0] - begin >= WARM_UP:
+                last = usage_of(child.pid) or last
+                warm = warm or last
             text = line.decode(errors="replace").strip()
             if text.startswith(("#", "not ok", "Bail out!")):
                 print(text, flush=True)
         status = child.wait()
     took = time.monotonic() - begin
+    if warm:
+        print(f"soak: the monitor's private memory {warm[0]} KiB and {warm[1]} descriptors after {WARM_UP} s, {last[0]} KiB and {last[1]} at the end")
+        if last[0] > warm[0] + MOST_GROWTH_KIB or last[1] > warm[1]:
+            print("soak: FAILED: the monitor has grown")
+            return 1
     if status == ALL_PASSED:
         print(f"soak: passed; seconds: {took:.0f}")
         return 0
