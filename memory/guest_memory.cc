@@ -2,14 +2,21 @@
 
 #include <sys/mman.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <mutex>
 
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 
 namespace vmm {
 
+GuestMemory::GuestMemory(const GuestRam& ram)
+    : files_(ram.files()), options_(ram.options()), moving_(options_.withdrawable ? std::make_unique<std::shared_mutex>() : nullptr) {}
+
 absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(const GuestRam& ram, const MemoryLayout& layout) {
-  std::unique_ptr<GuestMemory> memory(new GuestMemory());
+  std::unique_ptr<GuestMemory> memory(new GuestMemory(ram));
   RETURN_IF_ERROR(MapRam(ram, layout, RamUse::kMonitor, memory->mappings_));
   return memory;
 }
@@ -38,6 +45,7 @@ bool GuestMemory::Read(Gpa guest_gpa, std::span<std::byte> out) const noexcept {
 bool GuestMemory::Write(Gpa guest_gpa, std::span<const std::byte> data) const noexcept {
   std::byte* const host = UnsafeHost(guest_gpa, data.size());
   if (host == nullptr) return false;
+  const MaybeWriting writing(moving_.get());
   std::memcpy(host, data.data(), data.size());
   return true;
 }
@@ -45,8 +53,25 @@ bool GuestMemory::Write(Gpa guest_gpa, std::span<const std::byte> data) const no
 bool GuestMemory::Fill(Gpa guest_gpa, std::byte value, uint64_t bytes) const noexcept {
   std::byte* const host = UnsafeHost(guest_gpa, bytes);
   if (host == nullptr) return false;
+  const MaybeWriting writing(moving_.get());
   std::memset(host, static_cast<int>(value), bytes);
   return true;
+}
+
+bool GuestMemory::Move(Gpfn first, uint64_t pages, absl::FunctionRef<bool()> move) const noexcept {
+  const std::unique_lock lock(*moving_);
+  if (!move()) return false;
+  for (const Mapping& mapping : mappings_) {
+    const uint64_t distance = Gpa(first).raw() - mapping.range.start.raw();
+    if (distance >= mapping.range.bytes) continue;
+    if (MapRamAgain(*files_, options_, RamUse::kMonitor, mapping.host + distance, mapping.range.ram_offset + distance, pages * kPageBytes,
+                    PROT_READ | PROT_WRITE)) {
+      return true;
+    }
+  }
+  // A mapping is replaced by one of the same bounds. Going on would give the monitor other memory than the guest has.
+  Log(LogLevel::kError, "memory", absl::StrCat("map the new place of page 0x", absl::Hex(first.raw())));
+  std::abort();
 }
 
 }  // namespace vmm

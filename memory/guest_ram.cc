@@ -73,6 +73,35 @@ uint64_t RamPageBytes(const GuestRamOptions& options) noexcept {
   return kPageBytes;
 }
 
+RamFiles::RamFiles(std::vector<OwnedFd> files, std::vector<RamPiece> pieces, int withdrawn_fd)
+    : files_(std::move(files)), pieces_(std::move(pieces)), withdrawn_fd_(withdrawn_fd) {
+  if (withdrawn_fd < 0) return;
+  const RamPart& last = pieces_.back().part;
+  withdrawn_ = std::vector<std::atomic<uint64_t>>(((last.ram_offset + last.bytes) / kPageBytes + 63) / 64);
+}
+
+RamFiles::Place RamFiles::PlaceOf(uint64_t ram_offset, uint64_t bytes) const noexcept {
+  const RamPiece& piece = At(ram_offset);
+  const uint64_t distance = ram_offset - piece.part.ram_offset;
+  bytes = std::min(bytes, piece.part.bytes - distance);
+  const bool withdrawn = IsWithdrawn(ram_offset);
+  uint64_t same = std::min(bytes, kPageBytes - ram_offset % kPageBytes);
+  if (withdrawn_fd_ < 0) same = bytes;
+  while (same < bytes && IsWithdrawn(ram_offset + same) == withdrawn) same += std::min(bytes - same, kPageBytes);
+  return {withdrawn ? withdrawn_fd_ : piece.fd, piece.fd_offset + distance, same};
+}
+
+void RamFiles::SetWithdrawn(const RamPart& part, bool withdrawn) noexcept {
+  for (uint64_t page = part.ram_offset / kPageBytes; page < (part.ram_offset + part.bytes) / kPageBytes; ++page) {
+    const uint64_t bit = uint64_t{1} << page % 64;
+    if (withdrawn) {
+      withdrawn_[page / 64].fetch_or(bit, std::memory_order_relaxed);
+    } else {
+      withdrawn_[page / 64].fetch_and(~bit, std::memory_order_relaxed);
+    }
+  }
+}
+
 const RamPiece& RamFiles::At(uint64_t ram_offset) const noexcept {
   const auto after = std::upper_bound(pieces_.begin(), pieces_.end(), ram_offset,
                                       [](uint64_t offset, const RamPiece& piece) { return offset < piece.part.ram_offset; });
@@ -104,6 +133,9 @@ absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(const GuestRamOptions
                                                      " bytes of memory: the host has ", host_bytes, " in all"));
   }
   RETURN_IF_ERROR(CheckReserved(options));
+  if (options.withdrawable && RamPageBytes(options) != kPageBytes) {
+    return absl::InvalidArgumentError("make guest RAM whose pages can be withdrawn: it is of reserved huge pages, of which no part can be");
+  }
   uint64_t reserved_bytes = 0;
   for (const RamPart& part : options.reserved) reserved_bytes += part.bytes;
   // By RamPiece::reserved. There is always some RAM for devices to work on.
@@ -113,6 +145,14 @@ absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(const GuestRamOptions
   if (reserved_bytes != 0) {
     files.emplace_back();
     ASSIGN_OR_RETURN(files[1], MakeFile("guest-ram-reserved", reserved_bytes, options));
+  }
+  int withdrawn_fd = -1;
+  if (options.withdrawable) {
+    GuestRamOptions empty = options;
+    empty.prefault = empty.lock = false;
+    ASSIGN_OR_RETURN(OwnedFd file, MakeFile("guest-ram-withdrawn", options.bytes - reserved_bytes, empty));
+    withdrawn_fd = file.get();
+    files.push_back(std::move(file));
   }
   std::vector<RamPiece> pieces;
   uint64_t at = 0;
@@ -128,7 +168,7 @@ absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(const GuestRamOptions
     add(part.ram_offset + part.bytes, true);
   }
   add(options.bytes, false);
-  return std::unique_ptr<GuestRam>(new GuestRam(std::make_shared<const RamFiles>(std::move(files), std::move(pieces)), options));
+  return std::unique_ptr<GuestRam>(new GuestRam(std::make_shared<RamFiles>(std::move(files), std::move(pieces), withdrawn_fd), options));
 }
 
 }  // namespace vmm

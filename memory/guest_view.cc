@@ -171,20 +171,11 @@ bool GuestView::ShowLocked(Gpfn page) noexcept {
 
 bool GuestView::MapRamBack(Gpfn page, uint64_t bytes, PageAccess access) const noexcept {
   for (const RamMapping& mapping : mappings_) {
-    const uint64_t distance = (Gpa(page).raw() - mapping.range.start.raw()) / bytes * bytes;
+    const uint64_t unit = RamPageBytes(options_);
+    const uint64_t distance = (Gpa(page).raw() - mapping.range.start.raw()) / unit * unit;
     if (distance >= mapping.range.bytes) continue;
-    std::byte* const host = mapping.host + distance;
-    // Of one piece: pieces are of whole pages of the size that backs RAM.
-    const uint64_t ram_offset = mapping.range.ram_offset + distance;
-    const RamPiece& piece = files_->At(ram_offset);
-    if (::mmap(host, bytes, ProtectionOf(access), MAP_SHARED | MAP_FIXED | MAP_NORESERVE, piece.fd,
-               static_cast<off_t>(piece.fd_offset + (ram_offset - piece.part.ram_offset))) == MAP_FAILED) {
-      return false;
-    }
-    AdviseRam(host, bytes, options_);
-    // Within the limit: as many bytes were locked before, and the file's page is in memory.
-    if (options_.lock) ::mlock(host, bytes);
-    return true;
+    return MapRamAgain(*files_, options_, RamUse::kGuest, mapping.host + distance, mapping.range.ram_offset + distance, bytes,
+                       ProtectionOf(access));
   }
   return false;
 }
@@ -279,6 +270,59 @@ uint64_t GuestView::ProtectRunLocked(Gpfn first, uint64_t pages, PageAccess acce
     page = overlaid + 1;
   }
   return pages;
+}
+
+bool GuestView::ForEachBareLocked(Gpfn first, uint64_t pages,
+                                  absl::FunctionRef<bool(Gpfn, uint64_t, PageAccess)> change) const noexcept {
+  const uint64_t end = first.raw() + pages;
+  for (uint64_t page = first.raw(); page < end;) {
+    const uint64_t overlaid = NextOverlaidLocked(page, end);
+    while (page < overlaid) {
+      const uint64_t run = accesses_ == nullptr ? overlaid - page : accesses_->RunLength(Gpfn(page), overlaid - page);
+      if (!change(Gpfn(page), run, AccessLocked(Gpfn(page)))) return false;
+      page += run;
+    }
+    ++page;  // the overlay's
+  }
+  return true;
+}
+
+bool GuestView::SetWritableLocked(Gpfn first, uint64_t pages, int protection) noexcept {
+  return ForEachBareLocked(first, pages, [&](Gpfn start, uint64_t count, PageAccess access) {
+    return access != PageAccess::kReadWrite || ::mprotect(HostPages(start, count), count * kPageBytes, protection) == 0;
+  });
+}
+
+bool GuestView::Move(Gpfn first, uint64_t pages, absl::FunctionRef<bool()> move) noexcept {
+  const MutexLock lock(mutex_);
+  // release, before the mapping: who runs into it finds the number.
+  moves_.fetch_add(1, std::memory_order_release);
+  if (!SetWritableLocked(first, pages, PROT_READ) || !move()) {
+    EndMoveLocked(first, pages);
+    return false;
+  }
+  const bool shown = ForEachBareLocked(first, pages, [this](Gpfn start, uint64_t count, PageAccess access) {
+    return MapRamBack(start, count * kPageBytes, access == PageAccess::kReadWrite ? PageAccess::kRead : access);
+  });
+  if (shown) return true;
+  // Mappings are replaced by others of the same bounds. Going on would leave this level other memory than all others have.
+  Log(LogLevel::kError, "memory", absl::StrCat("map the new place of page 0x", absl::Hex(first.raw())));
+  std::abort();
+}
+
+void GuestView::EndMove(Gpfn first, uint64_t pages) noexcept {
+  const MutexLock lock(mutex_);
+  EndMoveLocked(first, pages);
+}
+
+void GuestView::EndMoveLocked(Gpfn first, uint64_t pages) noexcept {
+  if (!SetWritableLocked(first, pages, PROT_READ | PROT_WRITE)) {
+    // The bounds are there already. Else the guest would be stopped there for ever.
+    Log(LogLevel::kError, "memory", absl::StrCat("let page 0x", absl::Hex(first.raw()), " be written again after its move"));
+    std::abort();
+  }
+  // release, after the mapping: who finds it even finds the page writable.
+  moves_.fetch_add(1, std::memory_order_release);
 }
 
 GuestView::Protected GuestView::Protect(Gpfn first, uint64_t pages, PageAccess access) noexcept {

@@ -3,7 +3,7 @@
 //
 // Shapes   one stretch of host addresses per RamRange. An overlay is 4096 bytes of a sealed file of a fixed number of pages; it is mapped over
 //          the RAM page in one step, so KVM sees the one or the other, and RAM beneath is never written.
-// Threads  Protect, NewPage, DropPage and all of ViewOverlay: any, guarded; one ViewOverlay is for one thread at a time, but data().
+// Threads  Protect, Move, NewPage, DropPage and all of ViewOverlay: any, guarded; one ViewOverlay is for one thread at a time, but data().
 //          Counters are atomic. Mapping takes a system call that waits for the process's other mappings, and stops all processors for
 //          a moment: for what a guest does seldom.
 // Trust    every page number may be the guest's: what is not RAM is refused, whatever it wraps to.
@@ -43,6 +43,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/mutex.h"
@@ -138,6 +139,18 @@ class GuestView final {
   [[nodiscard]] uint64_t protected_pieces() const noexcept;
   // RAM pages that may not be both read and written, overlays aside.
   [[nodiscard]] uint64_t protected_pages() const noexcept;
+  // --- Pages that are withdrawn from devices, or given back to them: WithdrawnPages, nobody else ---
+
+  // `move` copies [first, first + pages), which is RAM, into another file and says there that it is in it by now: meanwhile nobody
+  // writes to them by this view. True: the view shows them from where they are by now, read-only yet, and EndMove is next. False:
+  // `move` has said so, or the host has refused, and nothing has changed.
+  [[nodiscard]] bool Move(Gpfn first, uint64_t pages, absl::FunctionRef<bool()> move) noexcept;
+  // They may be written again, as their protections say.
+  void EndMove(Gpfn first, uint64_t pages) noexcept;
+  // Odd while pages move. An access that failed where this is odd, or not what it was before the entry, may have failed for that: to be
+  // made again.
+  [[nodiscard]] uint64_t moves() const noexcept { return moves_.load(std::memory_order_acquire); }
+
   // Everything may be read and written again. The process ends where the host refuses, as it cannot: pieces only meet.
   void ResetProtections() noexcept;
 
@@ -196,6 +209,12 @@ class GuestView final {
   // The same with overlays over some of them. How many are done.
   [[nodiscard]] uint64_t ProtectRunLocked(Gpfn first, uint64_t pages, PageAccess access) noexcept
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Calls `change` with each stretch of [first, first + pages) of one access that no overlay lies over, while it says true.
+  bool ForEachBareLocked(Gpfn first, uint64_t pages, absl::FunctionRef<bool(Gpfn, uint64_t, PageAccess)> change) const noexcept
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Those of them that may be written, to `protection`. False: the host has refused.
+  bool SetWritableLocked(Gpfn first, uint64_t pages, int protection) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndMoveLocked(Gpfn first, uint64_t pages) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The first page of [first, end) that an overlay lies over, or end.
   [[nodiscard]] uint64_t NextOverlaidLocked(uint64_t first, uint64_t end) const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] std::byte* HostPages(Gpfn guest_page, uint64_t pages) const noexcept;
@@ -217,6 +236,7 @@ class GuestView final {
   // Written under the mutex; release: who sees the count sees a mapping at least as new.
   std::atomic<uint32_t> read_only_{0};
   std::atomic<uint64_t> changes_{0};
+  std::atomic<uint64_t> moves_{0};
 };
 
 }  // namespace vmm

@@ -23,12 +23,12 @@ void Count(std::atomic<uint64_t>& counter, uint64_t more = 1) noexcept { counter
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ProtectionEnforcer>> ProtectionEnforcer::Create(ProtectionMap& map, std::vector<GuestView*> views,
-                                                                               Unenforceable unenforceable) {
+                                                                               Unenforceable unenforceable, WithdrawnPages* withdrawn) {
   if (views.empty() || views.size() + 1 > ProtectionMap::kMaxLevels) {
     return absl::InvalidArgumentError(absl::StrCat("enforce page protections of ", views.size(), " levels: 1 to ",
                                                    ProtectionMap::kMaxLevels - 1, " can be restricted"));
   }
-  return std::unique_ptr<ProtectionEnforcer>(new ProtectionEnforcer(map, std::move(views), unenforceable));
+  return std::unique_ptr<ProtectionEnforcer>(new ProtectionEnforcer(map, std::move(views), unenforceable, withdrawn));
 }
 
 ProtectionEnforcer::Run ProtectionEnforcer::PlanLocked(unsigned owner, PageRights rights, uint64_t page) const noexcept {
@@ -86,11 +86,19 @@ ProtectionEnforcer::Result ProtectionEnforcer::FinishRunLocked(unsigned owner, P
   for (unsigned level = 0; level < owner; ++level) {
     if (!views_[level]->HasRoomFor(Gpfn(run.first), run.pages, run.access[level])) return {ProtectStatus::kTooManyPieces, 0};
   }
-  uint64_t done = run.pages;
+  // VTL0 gets a page when devices have it again, and loses it before they do: a page moves while VTL0 cannot write it.
+  const bool for_devices_first = run.access[0] == PageAccess::kReadWrite;
+  uint64_t done = for_devices_first ? SetForDevicesLocked(run.first, run.pages, run.access[0]) : run.pages;
   for (unsigned level = 0; level < owner; ++level) {
     const uint64_t before = done;
     done = views_[level]->Protect(Gpfn(run.first), before, run.access[level]).pages;
     for (unsigned other = 0; other < level && done < before; ++other) RestoreLocked(other, run.first + done, before - done);
+    if (for_devices_first && done < before) RestoreForDevicesLocked(run.first + done, before - done);
+  }
+  if (!for_devices_first) {
+    const uint64_t before = done;
+    done = SetForDevicesLocked(run.first, before, run.access[0]);
+    for (unsigned level = 0; level < owner && done < before; ++level) RestoreLocked(level, run.first + done, before - done);
   }
   if (done != 0) {
     NoListener listener;
@@ -100,6 +108,19 @@ ProtectionEnforcer::Result ProtectionEnforcer::FinishRunLocked(unsigned owner, P
     if (run.rounded) Count(rounded_, done);
   }
   return {done == run.pages ? ProtectStatus::kDone : ProtectStatus::kHostRefused, done};
+}
+
+uint64_t ProtectionEnforcer::SetForDevicesLocked(uint64_t first, uint64_t pages, PageAccess access) noexcept {
+  return withdrawn_ == nullptr || pages == 0 ? pages : withdrawn_->Set(Gpfn(first), pages, access);
+}
+
+void ProtectionEnforcer::RestoreForDevicesLocked(uint64_t first, uint64_t pages) noexcept {
+  map_.ForEachRange(0, Gpfn(first), pages, [&](Gpfn start, uint64_t count, PageRights rights) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (SetForDevicesLocked(start.raw(), count, AccessOf(rights)) == count) return;
+    // As in RestoreLocked.
+    Log(LogLevel::kError, "memory", absl::StrCat("withdraw page 0x", absl::Hex(start.raw()), " from devices again"));
+    std::abort();
+  });
 }
 
 void ProtectionEnforcer::RestoreLocked(unsigned level, uint64_t first, uint64_t pages) noexcept {
@@ -134,6 +155,7 @@ ProtectStatus ProtectionEnforcer::SetDefault(unsigned owner, PageRights rights) 
 void ProtectionEnforcer::Reset() noexcept {
   const MutexLock lock(mutex_);
   map_.Reset();
+  if (withdrawn_ != nullptr) withdrawn_->Reset();
   for (GuestView* const view : views_) view->ResetProtections();
 }
 
@@ -158,7 +180,8 @@ ProtectionEnforcer::Stats ProtectionEnforcer::stats() const noexcept {
           .not_enforceable = not_enforceable_.load(std::memory_order_relaxed),
           .too_many_pieces = too_many_pieces_.load(std::memory_order_relaxed),
           .host_refused = host_refused_.load(std::memory_order_relaxed),
-          .protected_pages = protected_pages};
+          .protected_pages = protected_pages,
+          .withdrawn_pages = withdrawn_ == nullptr ? 0 : withdrawn_->stats().pages};
 }
 
 }  // namespace vmm

@@ -19,6 +19,7 @@
 // When Protect returns, for the pages that it says are done:
 // - no processor of a level below uses the old rights: GuestView::Protect says why;
 // - no access of the monitor's for such a level does (LevelMemory), and those that were under way have ended (AccessGate);
+// - no device does: what VTL0 may not write is out of their reach (WithdrawnPages);
 // - the map says the new rights. It is changed last: a processor that faults in between finds that the map allows what it did, and
 //   tries again until the map has followed. So a fault that nothing explains is never an error.
 #ifndef VMM_MEMORY_PROTECTION_ENFORCER_H_
@@ -41,6 +42,7 @@
 #include "memory/page_access.h"
 #include "memory/page_rights.h"
 #include "memory/protection_map.h"
+#include "memory/withdrawn_pages.h"
 
 namespace vmm {
 
@@ -75,9 +77,9 @@ class ProtectionEnforcer final {
   }
 
   // All of it outlives this; nothing is protected yet, and from here on map and views' protections are changed through this only.
-  // `views`: of VTL0 and on, all levels but the highest, which nobody restricts; made with pieces.
+  // `views`: of VTL0 and on, all levels but the highest, which nobody restricts; made with pieces. `withdrawn`: where devices have RAM.
   static absl::StatusOr<std::unique_ptr<ProtectionEnforcer>> Create(ProtectionMap& map, std::vector<GuestView*> views,
-                                                                    Unenforceable unenforceable);
+                                                                    Unenforceable unenforceable, WithdrawnPages* withdrawn = nullptr);
   ProtectionEnforcer(const ProtectionEnforcer&) = delete;
   ProtectionEnforcer& operator=(const ProtectionEnforcer&) = delete;
 
@@ -114,6 +116,7 @@ class ProtectionEnforcer final {
     uint64_t too_many_pieces;
     uint64_t host_refused;
     uint64_t protected_pages;  // now, as it is enforced: of all views
+    uint64_t withdrawn_pages;  // from devices, now
   };
   [[nodiscard]] Stats stats() const noexcept;
 
@@ -126,8 +129,8 @@ class ProtectionEnforcer final {
     bool rounded = false;
   };
 
-  ProtectionEnforcer(ProtectionMap& map, std::vector<GuestView*> views, Unenforceable unenforceable)
-      : map_(map), views_(std::move(views)), unenforceable_(unenforceable) {}
+  ProtectionEnforcer(ProtectionMap& map, std::vector<GuestView*> views, Unenforceable unenforceable, WithdrawnPages* withdrawn)
+      : map_(map), views_(std::move(views)), unenforceable_(unenforceable), withdrawn_(withdrawn) {}
 
   [[nodiscard]] bool MayEnforce(PageRights rights) const noexcept {
     return unenforceable_ == Unenforceable::kRound || RoundUp(rights) == rights;
@@ -136,6 +139,10 @@ class ProtectionEnforcer final {
   [[nodiscard]] Run PlanLocked(unsigned owner, PageRights rights, uint64_t page) const noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] Result FinishRunLocked(unsigned owner, PageRights rights, const Run& run) noexcept
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What devices may do with [first, first + pages). How many are done.
+  [[nodiscard]] uint64_t SetForDevicesLocked(uint64_t first, uint64_t pages, PageAccess access) noexcept
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RestoreForDevicesLocked(uint64_t first, uint64_t pages) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Back to what the map says.
   void RestoreLocked(unsigned level, uint64_t first, uint64_t pages) noexcept ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountFailure(ProtectStatus status) noexcept;
@@ -143,6 +150,7 @@ class ProtectionEnforcer final {
   ProtectionMap& map_;
   const std::vector<GuestView*> views_;
   const Unenforceable unenforceable_;
+  WithdrawnPages* const withdrawn_;  // null where no device has RAM
   AccessGate gate_;
   Mutex mutex_;  // of changes
   // Counters: relaxed, they order nothing; written under the mutex.

@@ -70,6 +70,22 @@ absl::Status MapRam(const GuestRam& ram, const MemoryLayout& layout, RamUse use,
   return absl::OkStatus();
 }
 
+bool MapRamAgain(const RamFiles& files, const GuestRamOptions& options, RamUse use, std::byte* host, uint64_t ram_offset, uint64_t bytes,
+                 int protection) noexcept {
+  for (uint64_t done = 0; done < bytes;) {
+    const RamFiles::Place place = files.PlaceOf(ram_offset + done, bytes - done);
+    if (::mmap(host + done, place.bytes, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, place.fd,
+               static_cast<off_t>(place.fd_offset)) == MAP_FAILED) {
+      return false;
+    }
+    AdviseRam(host + done, place.bytes, options);
+    // Within the limit: as many bytes were locked before, and the file's page is in memory.
+    if (use == RamUse::kGuest && options.lock) ::mlock(host + done, place.bytes);
+    done += place.bytes;
+  }
+  return true;
+}
+
 std::vector<DeviceRam> RamForDevices(const RamFiles& files, const MemoryLayout& layout) {
   std::vector<DeviceRam> given;
   for (const RamRange& range : layout.ram()) {

@@ -37,6 +37,11 @@ void UnmapRam(const std::vector<RamMapping>& mappings) noexcept;
 // anew: only then does the kernel join the two again.
 void AdviseRam(std::byte* host, uint64_t bytes, const GuestRamOptions& options) noexcept;
 
+// Maps RAM at `ram_offset` anew at `host`, where it was already, from where its pages are by now. False: the host has refused, and some of
+// it may be mapped anew, all else as it was.
+[[nodiscard]] bool MapRamAgain(const RamFiles& files, const GuestRamOptions& options, RamUse use, std::byte* host, uint64_t ram_offset,
+                               uint64_t bytes, int protection) noexcept;
+
 // The host address of [gpa, gpa + bytes) where one mapping holds all of it, else nullptr.
 [[nodiscard]] std::byte* FindInRam(const std::vector<RamMapping>& mappings, Gpa guest_gpa, uint64_t bytes) noexcept;
 

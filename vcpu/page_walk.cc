@@ -52,11 +52,8 @@ bool LoadEntry(const GuestMemory& memory, Gpa gpa, uint64_t& value) noexcept {
 
 template <typename T>
 bool ReplaceEntry(const GuestMemory& memory, const TableAccess& access) noexcept {
-  std::byte* const host = memory.UnsafeHost(access.gpa, sizeof(T));
-  if (host == nullptr) return false;
   T expected = static_cast<T>(access.value);
-  // seq_cst, as the processor's locked update is.
-  return std::atomic_ref(*reinterpret_cast<T*>(host)).compare_exchange_strong(expected, static_cast<T>(access.new_value));
+  return memory.CompareExchange(access.gpa, expected, static_cast<T>(access.new_value)) && expected == static_cast<T>(access.value);
 }
 
 class Walker final {

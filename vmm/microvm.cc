@@ -42,6 +42,7 @@
 #include "memory/protection_enforcer.h"
 #include "memory/protection_map.h"
 #include "memory/ram_mapping.h"
+#include "memory/withdrawn_pages.h"
 #include "sandbox/child_process.h"
 #include "sandbox/confine.h"
 #include "sandbox/jail_options.h"
@@ -147,7 +148,8 @@ class MicroVmImpl final : public MicroVm {
   std::unique_ptr<GuestRam> ram_;
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<GuestView> view_;
-  std::unique_ptr<GuestView> vtl1_view_;  // with vsm, as the two below
+  std::unique_ptr<GuestView> vtl1_view_;  // with vsm, as the three below
+  std::unique_ptr<WithdrawnPages> withdrawn_;  // and with devices that have RAM
   std::unique_ptr<ProtectionMap> protection_map_;
   std::unique_ptr<ProtectionEnforcer> protections_;
   std::optional<MemoryLayout> layout_;
@@ -220,19 +222,24 @@ absl::Status MicroVmImpl::BuildMemory() {
     }
     options.reserved.push_back({*offset, range.bytes});
   }
+  options.withdrawable = config_.hyperv.vsm && HasVirtioDevices(config_);
   ASSIGN_OR_RETURN(ram_, GuestRam::Create(options));
   ASSIGN_OR_RETURN(memory_, GuestMemory::Create(*ram_, *layout_));
   const uint32_t overlay_pages = config_.hyperv.enabled ? HypervMachine::OverlayPages(config_.processors) : 0;
-  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram_, *layout_, overlay_pages, config_.hyperv.vsm ? GuestView::kMaxProtectedPieces : 0,
-                                            page_attributes_ ? &*page_attributes_ : nullptr));
+  constexpr unsigned kLevels = 2;
+  uint32_t pieces = config_.hyperv.vsm ? GuestView::kMaxProtectedPieces : 0;
+  if (options.withdrawable) pieces /= WithdrawnPages::MappingsForABorder(kLevels);
+  ASSIGN_OR_RETURN(view_, GuestView::Create(*ram_, *layout_, overlay_pages, pieces, page_attributes_ ? &*page_attributes_ : nullptr));
   RETURN_IF_ERROR(GiveMemory(*vm_, *view_));
   if (!config_.hyperv.vsm) return absl::OkStatus();
   ASSIGN_OR_RETURN(vtl1_vm_, kvm_->CreateVm());
   ASSIGN_OR_RETURN(vtl1_view_, GuestView::Create(*ram_, *layout_, overlay_pages));
   RETURN_IF_ERROR(GiveMemory(*vtl1_vm_, *vtl1_view_));
-  constexpr unsigned kLevels = 2;
   ASSIGN_OR_RETURN(protection_map_, ProtectionMap::Create(*layout_, kLevels));
-  ASSIGN_OR_RETURN(protections_, ProtectionEnforcer::Create(*protection_map_, {view_.get()}, unenforceable()));
+  if (options.withdrawable) {
+    ASSIGN_OR_RETURN(withdrawn_, WithdrawnPages::Create(*ram_, *layout_, *memory_, {view_.get(), vtl1_view_.get()}));
+  }
+  ASSIGN_OR_RETURN(protections_, ProtectionEnforcer::Create(*protection_map_, {view_.get()}, unenforceable(), withdrawn_.get()));
   return absl::OkStatus();
 }
 
@@ -268,9 +275,6 @@ absl::Status MicroVmImpl::BuildVirtio() {
                                                .confined = options_.confine,
                                                .interactive = options_.interactive};
   ASSIGN_OR_RETURN(virtio_, VirtioMachine::Create(environment, config_, options_.device_executable));
-  if (config_.hyperv.vsm && config_.reserved_memory.empty() && !virtio_->devices().empty()) {
-    Log(LogLevel::kWarning, "vmm", "device processes have all of guest RAM, whatever VTL1 protects: memory.reserved names what to keep from them");
-  }
   return absl::OkStatus();
 }
 
@@ -469,6 +473,7 @@ void MicroVmImpl::AddVsmStats(const VsmMachine& vsm, MicroVmStats& stats) const 
   stats.protections = {.way = static_cast<char>(protection_way_),
                        .rounds = config_.hyperv.round_unenforceable,
                        .protected_pages = from.protected_pages,
+                       .withdrawn_pages = from.withdrawn_pages,
                        .set = from.pages,
                        .rounded = from.rounded,
                        .not_enforceable = from.not_enforceable,

@@ -56,6 +56,7 @@ struct MicroVmStats {
     char way = '?';       // how they are enforced: docs/design.md, section 5
     bool rounds = false;  // what cannot be enforced is rounded, not refused
     uint64_t protected_pages = 0;  // now, as it is enforced
+    uint64_t withdrawn_pages = 0;  // of these: taken out of devices' reach, beside what is reserved from them
     uint64_t set = 0;              // pages that calls have set, each time
     uint64_t rounded = 0;          // of these: more than was asked for is allowed, as less cannot be enforced; and such defaults
     // Calls that ended so.

@@ -2,7 +2,8 @@
 """The freestanding guests of tests/guests in the TEST machine: each with 1, 2 and 4 processors, on both Hyper-V backings. Those named
 vsm_* are offered VTL1, and run on one backing, as timers of VTL0 are not their subject, but by each way to protect pages that the host
 has (docs/design.md, section 5), or those that VMM_VSM_WAYS names. By way B they also hold the access decoder against KVM's own word of
-where a fault was.
+where a fault was. With 2 processors the machine has a virtio device too, so that pages which VTL1 protects leave the file that guest RAM
+is in for devices, and come back to it.
 
 With VMM_SANITIZED in the environment VMM_BINARY has been built with AddressSanitizer (tests/kvm_suite --sanitize): it is
 not confined and can start no device's process, since those are static, so that the machine has no serial port. A guest is one test then: its
@@ -44,6 +45,10 @@ SANITIZER_FAILED = 99
 SANITIZER_OPTIONS = f"exitcode={SANITIZER_FAILED}:abort_on_error=0:handle_abort=1"
 # What a dynamic executable cannot have, and a process less.
 SANITIZER_CONFIG = "devices { serial { disabled: true } }\nsandbox { waive: EMPTY_ROOT waive: SECCOMP }\n"
+# For VTL1 beside a device that has guest RAM.
+WITH_DEVICE = 2  # processors
+DEVICE_CONFIG = "devices { rng { enabled: true } }\n"
+WITHDRAWN = r"page protections: (\d+) pages protected now, (\d+) withdrawn from devices"
 
 CONFIG = """machine: TEST
 memory {{ size_mib: 64 }}
@@ -75,7 +80,7 @@ class Outcome:
             with open(config, "w") as out:
                 out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(), lines=LINES, arguments=arguments,
                                         vsm=f"vsm {{ enabled: true {vsm} }} " if vsm else "",
-                                        more=SANITIZER_CONFIG if SANITIZED else "",
+                                        more=SANITIZER_CONFIG if SANITIZED else DEVICE_CONFIG if vsm and processors == WITH_DEVICE else "",
                                         kernel=os.path.join(IMAGES, guest + ".elf")))
             try:
                 environment = {**os.environ, "ASAN_OPTIONS": SANITIZER_OPTIONS, "UBSAN_OPTIONS": SANITIZER_OPTIONS}
@@ -147,6 +152,13 @@ def make_case(guest, processors, variant, **machine):
         if guest in NO_ACCESS:
             self.assertGreater(named, 0, self.outcome.tail())
 
+    def test__devices_have_no_page_that_is_protected(self):
+        counts = re.findall(WITHDRAWN, self.outcome.errors)
+        self.assertEqual(len(counts), 1, self.outcome.tail())
+        self.assertEqual(*counts[0], self.outcome.tail())
+
+    if "vsm" in machine and processors == WITH_DEVICE:
+        Case.test__devices_have_no_page_that_is_protected = test__devices_have_no_page_that_is_protected
     if "PRIVATE_ATTRIBUTE" in machine.get("vsm", ""):
         Case.test__kvm_and_the_decoder_name_the_same_page = test__kvm_and_the_decoder_name_the_same_page
 

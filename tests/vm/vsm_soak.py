@@ -1,7 +1,9 @@
 """Starts the soak guest of Virtual Trust Levels and shows what it says as it says it. tests/soak is how to run it.
 
 usage: vsm_soak.py VMM GUEST.elf [--minutes N] [--seed N] [--processors N] [--first N] [--rounds N] [--backing KERNEL|OWN]
-                   [--protection HOST_MAPPING|PRIVATE_ATTRIBUTE]
+                   [--protection HOST_MAPPING|PRIVATE_ATTRIBUTE] [--devices]
+
+--devices: with a virtio device, which guest RAM is shared with: what VTL1 protects moves out of its reach and back.
 """
 import argparse
 import os
@@ -16,6 +18,7 @@ memory {{ size_mib: 64 }}
 processors {{ count: {processors} }}
 boot {{ kernel: "{guest}" command_line: "lines=short backing={backing_name} seed={seed} first={first} {length}" }}
 hyperv {{ enabled: true backing: {backing} vsm {{ enabled: true {protection}}} }}
+devices {{ rng {{ enabled: {devices} }} }}
 logging {{ level: WARNING }}
 """
 ALL_PASSED = 1
@@ -47,14 +50,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--backing", choices=("KERNEL", "OWN"), default="KERNEL")
     parser.add_argument("--protection", choices=("HOST_MAPPING", "PRIVATE_ATTRIBUTE"), default="")
+    parser.add_argument("--devices", action="store_true")
     wanted = parser.parse_args()
     length = f"rounds={wanted.rounds}" if wanted.rounds else f"seconds={max(1, int(wanted.minutes * 60))}"
-    print(f"soak: seed {wanted.seed}, {wanted.processors} processors, {wanted.backing} {wanted.protection}, from round {wanted.first}, {length}", flush=True)
+    print(f"soak: seed {wanted.seed}, {wanted.processors} processors, {wanted.backing} {wanted.protection}{' devices' * wanted.devices}, from round {wanted.first}, {length}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         config = os.path.join(folder, "vm.textproto")
         with open(config, "w") as out:
             out.write(CONFIG.format(processors=wanted.processors, guest=wanted.guest, seed=wanted.seed, first=wanted.first, length=length,
-                                    backing=wanted.backing, backing_name=wanted.backing.lower(), protection=wanted.protection and f"protection: {wanted.protection} "))
+                                    backing=wanted.backing, backing_name=wanted.backing.lower(), devices=str(wanted.devices).lower(), protection=wanted.protection and f"protection: {wanted.protection} "))
         begin = time.monotonic()
         child = subprocess.Popen([wanted.vmm, "run", "--config", config], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         alive = [begin]
@@ -88,7 +92,7 @@ def main():
         print(f"soak: passed; seconds: {took:.0f}")
         return 0
     print(f"soak: FAILED with status {status} after {took:.0f} s; again: tests/soak --seed {wanted.seed} --processors {wanted.processors} "
-          f"--backing {wanted.backing} {wanted.protection and f'--protection {wanted.protection} '}--first ROUND --rounds 1")
+          f"--backing {wanted.backing} {wanted.protection and f'--protection {wanted.protection} '}{'--devices ' * wanted.devices}--first ROUND --rounds 1")
     return 1
 
 

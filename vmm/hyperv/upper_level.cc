@@ -1,5 +1,7 @@
 #include "vmm/hyperv/upper_level.h"
 
+#include <utility>
+
 #include "base/status_macros.h"
 #include "kvm/vcpu.h"
 #include "memory/gpa.h"
@@ -71,8 +73,17 @@ bool UpperLevel::WriteMsr(uint32_t msr, uint64_t value) noexcept {
   return LocalApic::Has(msr) ? apic_->WriteMsr(msr, value) : interface_->WriteMsr(msr, value);
 }
 
+bool UpperLevel::OnRefusedMemory() noexcept {
+  const uint64_t before = std::exchange(moves_before_, environment_->view.moves());
+  return before != moves_before_ || moves_before_ % 2 != 0;
+}
+
 AccessAnswer UpperLevel::AccessMemory(uint64_t guest_gpa, std::span<std::byte> data, bool write) noexcept {
-  if (!apic_->ClaimsMmio(guest_gpa)) return AccessAnswer::kUnclaimed;
+  if (!apic_->ClaimsMmio(guest_gpa)) {
+    // KVM's emulator has met a page while it moved, and its instruction is over: stored when it has.
+    const bool moved = write && !environment_->view.OverlayAt(Gpa(guest_gpa).page()) && environment_->memory.Write(Gpa(guest_gpa), data);
+    return moved ? AccessAnswer::kDone : AccessAnswer::kUnclaimed;
+  }
   const std::span<uint8_t> bytes(reinterpret_cast<uint8_t*>(data.data()), data.size());
   if (write) {
     apic_->WriteMmio(guest_gpa, bytes);
@@ -110,6 +121,7 @@ bool UpperLevel::IsDeliverable() noexcept {
 }
 
 bool UpperLevel::PrepareEntry() noexcept {
+  moves_before_ = environment_->view.moves();
   apic_->RunPending();
   // Nobody specifies INIT, SIPI, SMI or ExtINT for a level above VTL0: they do nothing to its processor.
   (void)apic_->TakeInit();

@@ -82,6 +82,7 @@ class UpperLevel final : public GuestInterface,
   }
   [[nodiscard]] AccessAnswer AccessMemory(uint64_t guest_gpa, std::span<std::byte> data, bool write) noexcept override;
   void OnHalt() noexcept override;
+  [[nodiscard]] bool OnRefusedMemory() noexcept override;
   [[nodiscard]] bool OnInaccessibleMemory() noexcept override { return interface_->OnInaccessibleMemory(); }
   void PrepareToEnter() noexcept override { RunPending(); }
 
@@ -135,6 +136,7 @@ class UpperLevel final : public GuestInterface,
   // The APIC's deadline has passed: release by the event loop, acquire by RunPending, which the kick brings about.
   std::atomic<bool> apic_deadline_passed_{false};
   bool window_ = false;  // the vCPU exits when it can take an interrupt
+  uint64_t moves_before_ = 0;  // the view's, of the last entry
 };
 
 }  // namespace vmm

@@ -19,6 +19,11 @@
 
 namespace vmm {
 
+bool HasVirtioDevices(const VmConfig& config) noexcept {
+  return !config.blocks.empty() || !config.nets.empty() || config.console.output != ConsoleOutput::kNone || config.rng.enabled ||
+         !config.shares.empty() || !config.vsock.path.empty() || config.balloon.enabled;
+}
+
 absl::StatusOr<std::unique_ptr<VirtioMachine>> VirtioMachine::Create(const Environment& environment, const VmConfig& config,
                                                                      const std::string& executable) {
   std::unique_ptr<VirtioMachine> machine(new VirtioMachine(environment));
@@ -45,6 +50,7 @@ absl::Status VirtioMachine::AddDevices(const Environment& environment, const VmC
     if (!executable_.valid()) return ErrnoStatus(errno, absl::StrCat("open device executable '", executable, "'"));
   }
   ASSIGN_OR_RETURN(std::vector<VirtioDevice::Options> all, VirtioDeviceOptions(config, environment.interactive));
+  if (all.empty() == HasVirtioDevices(config)) return absl::InternalError("tell whether the machine has virtio devices");
   if (environment.confined) RETURN_IF_ERROR(MakeSpawner(all));
   for (VirtioDevice::Options& options : all) {
     options.spawn.guest_bytes = 0;

@@ -28,6 +28,9 @@
 
 namespace vmm {
 
+// Whether there will be devices that guest RAM is shared with.
+[[nodiscard]] bool HasVirtioDevices(const VmConfig& config) noexcept;
+
 class VirtioMachine final {
  public:
   // All outlive it.

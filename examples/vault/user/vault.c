@@ -213,7 +213,8 @@ static int device_patch(void)
 		printf("  the device does not carry it out (%s): the policy is as it was\n", strerror(error));
 		return 0;
 	}
-	printf("  the device has CHANGED the page of the policy\n");
+	/* Whether it has, the next signature shows. */
+	printf("  the device says that it has written the page of the policy\n");
 	return 1;
 }
 

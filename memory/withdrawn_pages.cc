@@ -1,0 +1,123 @@
+#include "memory/withdrawn_pages.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
+#include "base/log.h"
+
+namespace vmm {
+namespace {
+
+absl::StatusOr<std::byte*> MapFile(int fd, uint64_t bytes) {
+  void* const map = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  if (map == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("map ", bytes, " bytes of guest RAM to move pages in"));
+  ::madvise(map, bytes, MADV_DONTDUMP);
+  return static_cast<std::byte*>(map);
+}
+
+// The pages go back to the host; the next who reads them finds zeros.
+void Free(std::byte* pages, uint64_t bytes) noexcept {
+  if (::madvise(pages, bytes, MADV_REMOVE) == 0) return;
+  // Its memory could not be had: what is there is to be gone all the same.
+  std::memset(pages, 0, bytes);
+}
+
+// Memory for them is asked for beforehand, since a store that gets none would be a SIGBUS. Before Linux 5.14 it has to do.
+bool Back(std::byte* pages, uint64_t bytes) noexcept { return ::madvise(pages, bytes, MADV_POPULATE_WRITE) == 0 || errno == EINVAL; }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WithdrawnPages>> WithdrawnPages::Create(GuestRam& ram, const MemoryLayout& layout, const GuestMemory& memory,
+                                                                       std::vector<GuestView*> views) {
+  const std::shared_ptr<RamFiles>& files = ram.changing_files();
+  if (files->withdrawn_fd() < 0) return absl::FailedPreconditionError("withdraw pages of guest RAM: it was made for none");
+  std::unique_ptr<WithdrawnPages> pages(new WithdrawnPages(files, layout, memory, std::move(views)));
+  for (const RamPiece& piece : files->pieces()) {
+    if (!piece.reserved) pages->file_bytes_ = piece.fd_offset + piece.part.bytes;
+  }
+  auto of_devices = MapFile(ram.fd(), pages->file_bytes_);
+  if (!of_devices.ok()) return of_devices.status();
+  pages->of_devices_ = *of_devices;
+  auto withdrawn = MapFile(files->withdrawn_fd(), pages->file_bytes_);
+  if (!withdrawn.ok()) return withdrawn.status();
+  pages->withdrawn_ = *withdrawn;
+  return pages;
+}
+
+WithdrawnPages::~WithdrawnPages() {
+  if (of_devices_ != nullptr) ::munmap(of_devices_, file_bytes_);
+  if (withdrawn_ != nullptr) ::munmap(withdrawn_, file_bytes_);
+}
+
+std::byte* WithdrawnPages::OfDevices(uint64_t ram_offset) const noexcept {
+  const RamPiece& piece = files_->At(ram_offset);
+  return of_devices_ + piece.fd_offset + (ram_offset - piece.part.ram_offset);
+}
+
+std::byte* WithdrawnPages::Withdrawn(uint64_t ram_offset) const noexcept { return withdrawn_ + (OfDevices(ram_offset) - of_devices_); }
+
+uint64_t WithdrawnPages::Set(Gpfn first, uint64_t pages, PageAccess access) noexcept {
+  const auto range = std::find_if(ram_.begin(), ram_.end(), [&](const RamRange& candidate) {
+    return Gpa(first).raw() - candidate.start.raw() < candidate.bytes;
+  });
+  const uint64_t start = range->ram_offset + (Gpa(first).raw() - range->start.raw());
+  const bool withdraw = access != PageAccess::kReadWrite;
+  for (uint64_t done = 0; done < pages * kPageBytes;) {
+    const uint64_t at = start + done;
+    const uint64_t bytes = files_->PlaceOf(at, pages * kPageBytes - done).bytes;
+    const Gpfn page(first.raw() + done / kPageBytes);
+    done += bytes;
+    if (files_->At(at).reserved) continue;
+    if (files_->IsWithdrawn(at) != withdraw) {
+      if (!Move(page, at, bytes, withdraw)) return page.raw() - first.raw();
+    } else if (access == PageAccess::kRead) {
+      // VTL0 could not read it before, or is only told again that it can: as it is now.
+      if (!Back(OfDevices(at), bytes)) return page.raw() - first.raw();
+      std::memcpy(OfDevices(at), Withdrawn(at), bytes);
+    }
+    if (!withdraw) continue;
+    if (access == PageAccess::kNone) Free(OfDevices(at), bytes);
+    ::madvise(Withdrawn(at), bytes, MADV_DONTNEED);
+  }
+  return pages;
+}
+
+bool WithdrawnPages::MoveBehind(size_t view, Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept {
+  if (view < views_.size()) {
+    return views_[view]->Move(first, bytes / kPageBytes, [&] { return MoveBehind(view + 1, first, ram_offset, bytes, withdraw); });
+  }
+  std::byte* const from = withdraw ? OfDevices(ram_offset) : Withdrawn(ram_offset);
+  std::byte* const to = withdraw ? Withdrawn(ram_offset) : OfDevices(ram_offset);
+  if (!Back(to, bytes)) return false;
+  std::memcpy(to, from, bytes);
+  files_->SetWithdrawn({ram_offset, bytes}, withdraw);
+  return true;
+}
+
+bool WithdrawnPages::Move(Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept {
+  const uint64_t pages = bytes / kPageBytes;
+  if (!memory_.Move(first, pages, [&] { return MoveBehind(0, first, ram_offset, bytes, withdraw); })) return false;
+  for (GuestView* const view : views_) view->EndMove(first, pages);
+  if (!withdraw) Free(Withdrawn(ram_offset), bytes);
+  pages_.fetch_add(withdraw ? pages : -pages, std::memory_order_relaxed);
+  moved_.fetch_add(pages, std::memory_order_relaxed);
+  return true;
+}
+
+void WithdrawnPages::Reset() noexcept {
+  for (const RamRange& range : ram_) {
+    const uint64_t pages = range.bytes / kPageBytes;
+    if (Set(range.start.page(), pages, PageAccess::kReadWrite) == pages) continue;
+    Log(LogLevel::kError, "memory", "give all pages of guest RAM back to devices");
+    std::abort();
+  }
+}
+
+}  // namespace vmm

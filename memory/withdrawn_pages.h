@@ -1,0 +1,95 @@
+// Pages of guest RAM that are taken out of devices' reach while the guest runs, and given back to them.
+//
+// A device process has the file that RAM is in, and maps it: nothing that this process does to its own mappings takes that away, and
+// nothing can be asked of a process that may have been taken over. So the page goes, not the device's right to it: its content moves into
+// another file, which no device is given, and everybody in this process maps it from there. What devices have then at that address is
+//   of a page that VTL0 may not read     nothing: zeros, and what devices write there themselves
+//   of a page that VTL0 may only read    a copy of when its protection was last changed; what devices write to it, nobody else sees
+// Neither is told to the device or to the guest, whose driver finds its request done.
+//
+// Invariants
+//   1. A page is in one file for all levels and for the monitor, but for the moment of its move.
+//   2. Nothing that a level or the monitor writes is lost by a move. While a page is copied no view lets it be written, and the monitor's
+//      own writes wait. A view lets it be written again only when all others, and the monitor, show its new place; so what one level
+//      stores, another never misses.
+//   3. VTL0 is restricted by its view before a page leaves the devices' file, and until it is back in it: what devices have is never less
+//      than what VTL0 has, and never more at the end of a change.
+//   4. What a device writes while a page moves is in its copy or not; later, never.
+//
+// Shapes   runs of pages in one range of RAM. Those that are reserved from devices are in their own file already and stay there.
+// Units    page numbers are Gpfn.
+// Threads  Set: one at a time, by its caller's lock (ProtectionEnforcer's). Stats: any.
+// Trust    what is in the devices' file is read by whoever has been given it, and nothing in it is taken for anything but data.
+// Errors   Create: Status. Set: fewer pages than were asked for, where the host has refused the next.
+// Memory   a page that VTL0 may read is there twice; one that it may not, once, unless a device writes to its old place.
+#ifndef VMM_MEMORY_WITHDRAWN_PAGES_H_
+#define VMM_MEMORY_WITHDRAWN_PAGES_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "memory/gpa.h"
+#include "memory/guest_memory.h"
+#include "memory/guest_ram.h"
+#include "memory/guest_view.h"
+#include "memory/layout.h"
+#include "memory/page_access.h"
+
+namespace vmm {
+
+class WithdrawnPages final {
+ public:
+  // How many mappings a border between pages that are withdrawn and others can cost this process: in each view, and in the monitor's.
+  [[nodiscard]] static constexpr uint32_t MappingsForABorder(size_t views) noexcept { return static_cast<uint32_t>(views) + 1; }
+
+  // Of RAM that is withdrawable. `memory` and `views`, of all levels, outlive this.
+  static absl::StatusOr<std::unique_ptr<WithdrawnPages>> Create(GuestRam& ram, const MemoryLayout& layout, const GuestMemory& memory,
+                                                                std::vector<GuestView*> views);
+  WithdrawnPages(const WithdrawnPages&) = delete;
+  WithdrawnPages& operator=(const WithdrawnPages&) = delete;
+  ~WithdrawnPages();
+
+  // What devices may do with [first, first + pages), of one range of RAM: what VTL0 may. How many of them are done, from `first` on.
+  // Requires: VTL0's view lets none of them be written yet, or no longer.
+  [[nodiscard]] uint64_t Set(Gpfn first, uint64_t pages, PageAccess access) noexcept;
+  // All may be used by devices again; no processor runs.
+  void Reset() noexcept;
+
+  struct Stats {
+    uint64_t pages;  // withdrawn now
+    uint64_t moved;  // either way
+  };
+  [[nodiscard]] Stats stats() const noexcept {
+    return {.pages = pages_.load(std::memory_order_relaxed), .moved = moved_.load(std::memory_order_relaxed)};
+  }
+
+ private:
+  WithdrawnPages(std::shared_ptr<RamFiles> files, const MemoryLayout& layout, const GuestMemory& memory, std::vector<GuestView*> views)
+      : files_(std::move(files)), ram_(layout.ram()), memory_(memory), views_(std::move(views)) {}
+  // Of one piece and one file. False: the host has refused, and nothing has changed.
+  [[nodiscard]] bool Move(Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept;
+  [[nodiscard]] bool MoveBehind(size_t view, Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept;
+  // Where a stretch of one piece is in either file.
+  [[nodiscard]] std::byte* OfDevices(uint64_t ram_offset) const noexcept;
+  [[nodiscard]] std::byte* Withdrawn(uint64_t ram_offset) const noexcept;
+
+  const std::shared_ptr<RamFiles> files_;
+  const std::vector<RamRange> ram_;
+  const GuestMemory& memory_;
+  const std::vector<GuestView*> views_;
+  // Both files, whole. Nothing stays mapped in here: pages are touched to be copied only.
+  std::byte* of_devices_ = nullptr;
+  std::byte* withdrawn_ = nullptr;
+  uint64_t file_bytes_ = 0;
+  std::atomic<uint64_t> pages_{0};
+  std::atomic<uint64_t> moved_{0};
+};
+
+}  // namespace vmm
+
+#endif  // VMM_MEMORY_WITHDRAWN_PAGES_H_
