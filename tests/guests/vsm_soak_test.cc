@@ -1,7 +1,7 @@
 // Everything at once on all processors, at random, against an oracle that knows what must have happened.
 //
 // Shapes   rounds of steps. In a round every processor does steps of its own random numbers: VTL calls, protections, accesses to its
-//          own protected pages and to one that all protect, interrupts to both levels of all, timers of both levels, posts and
+//          own protected pages and to one that all protect, by both levels, interrupts to both levels of all, timers of both levels, posts and
 //          events between VTL0s, flushes with and without TLB locks. At its end it waits for what it has begun; then all are
 //          compared with what they must be.
 //          Command line: seed=N, first=N (the first round's number), rounds=N, or seconds=N instead; report=N seconds between remarks.
@@ -75,6 +75,7 @@ constexpr uint32_t kPostSint = 2, kTimerSint = 3, kEventSint = 5;  // of VTL0; t
 constexpr uint32_t kPostConnections = 0x20;
 // The test device's event connections have one flag each, whose number is the connection's.
 constexpr uint32_t EventConnection(uint32_t from, uint32_t to) { return 0x40 + kMaxVsmCpus * from + to; }
+constexpr uint64_t kDeviceMemory = 0xff00'0000;  // the test device's
 constexpr uint32_t kDirectTimer = 0, kMessageTimer = 1;
 
 // --- Ledgers ------------------------------------------------------------------------------------------------------------------
@@ -353,6 +354,27 @@ void AccessShared(Mine& me) {
   SetReply(Reply::kFatal);
 }
 
+// VTL1 may do anything to it, whatever others' VTL1s do with it meanwhile: also where a protected page moves out of devices' reach
+// (tests/soak --devices). By its own instructions, and from a device's memory, which is KVM's emulator's to do.
+void StoreSharedFromAbove(Mine& me) {
+  const uint64_t place = g_shared + ThisCpuNumber() * 64 + 8, device = kDeviceMemory + ThisCpuNumber() * 64;
+  const uint64_t first = me.random.Next(), stores = me.random.Below(20'000), copies = me.random.Below(8);
+  uint64_t missed = 0;
+  Secure([&] {
+    for (uint64_t value = first; value < first + stores; ++value) {
+      Store<uint64_t>(place, value);
+      if (Load<uint64_t>(place) != value) ++missed;
+    }
+    for (uint64_t value = first; value < first + copies; ++value) {
+      Store<uint64_t>(device, value);
+      uint64_t from = device, to = place + 8;
+      asm volatile("movsq" : "+S"(from), "+D"(to) : : "memory");
+      if (Load<uint64_t>(place + 8) != value) ++missed;
+    }
+  });
+  g_tally.Equal(missed, 0, "what VTL1 stored into the page of all");
+}
+
 void ProtectShared(Mine& me) {
   const uint32_t rights = RandomRights(me.random);
   uint64_t answer = 0;
@@ -506,7 +528,7 @@ void Spin(Mine& me) {
 }
 
 void Step(Mine& me) {
-  switch (me.random.Below(20)) {
+  switch (me.random.Below(21)) {
     case 0:
     case 1: return ProtectMine(me);
     case 2: return ProtectShared(me);
@@ -526,6 +548,7 @@ void Step(Mine& me) {
     case 16: return Signal(me);
     case 17: return Flush(me);
     case 18: return SharedState(me);
+    case 19: return StoreSharedFromAbove(me);
     default: return Spin(me);
   }
 }
