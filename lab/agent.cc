@@ -199,6 +199,21 @@ void MakeDirectories(const std::string& path) {
   }
 }
 
+// KVM keeps the TSC's frequency of when it is loaded, and the kernel measures that again in its first seconds: with two values, KVM's clock
+// and one that is computed from what it reports part. The clock source "tsc" is there once it has been measured for good; a kernel that
+// does without is not waited for longer.
+void WaitForTsc() {
+  for (int tries = 0; tries < 300; ++tries) {
+    char name[16] = {};
+    const int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    const ssize_t count = read(fd, name, sizeof(name) - 1);
+    close(fd);
+    if (count <= 0 || strcmp(name, "tsc\n") == 0) return;
+    usleep(10'000);
+  }
+}
+
 // /modules/order names the modules of this kernel, each after what it needs. No such file: everything is built in.
 void LoadModules() {
   FILE* order = fopen("/modules/order", "re");
@@ -206,6 +221,7 @@ void LoadModules() {
   char name[256];
   while (fgets(name, sizeof(name), order) != nullptr) {
     name[strcspn(name, "\n")] = '\0';
+    if (strncmp(name, "kvm", 3) == 0) WaitForTsc();
     const std::string path = std::string("/modules/") + name;
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) Die("open %s", path.c_str());
