@@ -674,9 +674,6 @@ class Validator final {
       Report("devices.balloon.enabled", absl::StrCat("contradicts memory.huge_pages: ", pages, " pages are reserved and cannot be given back"));
     }
     if (result_.memory.lock) Report("devices.balloon.enabled", "contradicts memory.lock: locked pages cannot be given back");
-    if (message_.hyperv().vsm().enabled()) {
-      Report("devices.balloon.enabled", "contradicts hyperv.vsm.enabled: pages that VTL1 protects could be given back");
-    }
     if (!balloon.has_on_failure()) balloon.set_on_failure(config::STOP);
     result_.balloon = {.enabled = true,
                        .target_mib = balloon.target_mib(),
