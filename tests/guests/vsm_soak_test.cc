@@ -137,8 +137,6 @@ void Take(Single& single, Wrong doubled) {
 
 // --- What arrives, at either level --------------------------------------------------------------------------------------------
 
-uint64_t ReferenceTime() { return ReadMsr(vmm::kHvMsrTimeRefCount); }
-
 void OnIpi(InterruptFrame& frame) {
   Take(g_ipis[ThisLevel()][frame.vector - kIpis][ThisCpuNumber()], kDoubledIpi);
   SignalEoi();
@@ -618,14 +616,6 @@ void Round(uint64_t seed, uint64_t number) {
   CheckPages();
 }
 
-uint64_t Number(const char* key, uint64_t otherwise) {
-  const char* text = Argument(key);
-  if (text == nullptr) return otherwise;
-  uint64_t value = 0;
-  for (; *text >= '0' && *text <= '9'; ++text) value = value * 10 + static_cast<uint64_t>(*text - '0');
-  return value;
-}
-
 void Report(uint64_t seed, uint64_t round, uint64_t seconds) {
   Counts all;
   uint64_t ipis = 0, events = 0, timers = 0, posts = 0, stopped = 0;
@@ -662,8 +652,8 @@ TEST(NothingIsLostDoubledOrOutOfOrder) {
   SetUp();
   const char* const backing = Argument("backing");
   g_kernel_timers = backing != nullptr && strcmp(backing, "kernel") == 0;
-  const uint64_t seed = Number("seed", 1), first = Number("first", 0), seconds = Number("seconds", 0);
-  const uint64_t rounds = Number("rounds", seconds == 0 ? kShortRounds : ~uint64_t{0}), report = Number("report", 10);
+  const uint64_t seed = NumberArgument("seed", 1), first = NumberArgument("first", 0), seconds = NumberArgument("seconds", 0);
+  const uint64_t rounds = NumberArgument("rounds", seconds == 0 ? kShortRounds : ~uint64_t{0}), report = NumberArgument("report", 10);
   constexpr uint64_t kSecond = 10'000'000;  // of reference time
   const uint64_t start = ReferenceTime();
   uint64_t said = start, done = 0;

@@ -2,6 +2,8 @@
 #include "tests/guests/hyperv/vsm_level.h"
 #include "tests/guests/runtime/apic.h"
 #include "tests/guests/runtime/interrupts.h"
+#include "tests/guests/runtime/machine.h"
+#include "tests/guests/runtime/print.h"
 #include "tests/guests/runtime/random.h"
 #include "tests/guests/runtime/tally.h"
 #include "tests/guests/runtime/test.h"
@@ -56,6 +58,57 @@ TEST(EveryFaultOfEveryProcessorIsToldOnce) {
 
 TEST(AllProcessorsOnOnePage) {
   Storm([](uint32_t cpu, uint32_t round) { return PageOf(kMaxVsmCpus) + cpu * 1024 + round; });
+}
+
+// For as many seconds as the command line says (tests/soak --storm), or two: all processors fault without a pause, at a page of their own and
+// at one of all in turns. Each fault is told once, and no processor falls far behind.
+TEST(AStormLosesNothingAndStaysFair) {
+  constexpr uint64_t kSecond = 10'000'000;  // of reference time
+  constexpr uint64_t kFair = 8;  // the host's processors are fewer, and busy
+  SetUp();
+  Tally tally;
+  static Atomic<uint64_t> told[kMaxVsmCpus];
+  const uint64_t start = ReferenceTime(), end = start + NumberArgument("seconds", 2) * kSecond;
+  const auto spread = [](uint64_t& least, uint64_t& most) {
+    least = most = told[0].Load();
+    for (uint32_t cpu = 1; cpu < CpuCount(); ++cpu) {
+      least = told[cpu].Load() < least ? told[cpu].Load() : least;
+      most = told[cpu].Load() > most ? told[cpu].Load() : most;
+    }
+  };
+  uint64_t least, most;
+  const auto say = [&] {
+    spread(least, most);
+    Line line;
+    line << "# storm seconds " << (ReferenceTime() - start) / kSecond << " faults of a processor, least " << least << " most " << most;
+    Print(line);
+  };
+  {
+    const Protected pages(g_pages, kReadExecute, kMaxVsmCpus + 1);
+    OnAllCpus([&] {
+      const uint32_t cpu = ThisCpuNumber();
+      const auto address = [cpu](uint32_t i) { return i % 2 == 0 ? PageOf(cpu) + i : PageOf(kMaxVsmCpus) + cpu * 64 + i; };
+      uint64_t said = start;
+      while (ReferenceTime() < end && tally.ok_so_far()) {
+        SetReply(Reply::kSkip);
+        for (uint32_t i = 0; i < kMostIntercepts; ++i) Store<uint8_t>(address(i), 0xff);
+        const Intercepts& seen = SeenOf(cpu);
+        tally.Equal(seen.count, kMostIntercepts, "one intercept a store");
+        for (uint32_t i = 0; i < kMostIntercepts; ++i) {
+          tally.Equal(seen.Memory(i).gpa, address(i), "in their order");
+          tally.Equal(seen.Memory(i).header.vp_index, cpu, "of this processor");
+        }
+        told[cpu].Add(kMostIntercepts);
+        if (cpu != 0 || ReferenceTime() - said < 10 * kSecond) continue;
+        said = ReferenceTime();
+        say();
+      }
+      SetReply(Reply::kFatal);
+    });
+  }
+  say();
+  tally.True(least * kFair >= most, "no processor falls behind");
+  EXPECT_TRUE(tally.ok());
 }
 
 // Whoever faults first frees the page for all: everyone's store is done once, and everyone goes on.

@@ -1,8 +1,9 @@
 """Starts the soak guest of Virtual Trust Levels and shows what it says as it says it. tests/soak is how to run it.
 
 usage: vsm_soak.py VMM GUEST.elf [--minutes N] [--seed N] [--processors N] [--first N] [--rounds N] [--backing KERNEL|OWN]
-                   [--protection HOST_MAPPING|PRIVATE_ATTRIBUTE] [--devices]
+                   [--protection HOST_MAPPING|PRIVATE_ATTRIBUTE] [--devices] [--storm]
 
+--storm: GUEST is vsm_storm_test, of which all processors fault without a pause.
 --devices: with a virtio device, which guest RAM is shared with: what VTL1 protects moves out of its reach and back.
 """
 import argparse
@@ -51,8 +52,10 @@ def main():
     parser.add_argument("--backing", choices=("KERNEL", "OWN"), default="KERNEL")
     parser.add_argument("--protection", choices=("HOST_MAPPING", "PRIVATE_ATTRIBUTE"), default="")
     parser.add_argument("--devices", action="store_true")
+    parser.add_argument("--storm", action="store_true")
     wanted = parser.parse_args()
-    length = f"rounds={wanted.rounds}" if wanted.rounds else f"seconds={max(1, int(wanted.minutes * 60))}"
+    only = "only=AStormLosesNothingAndStaysFair " * wanted.storm
+    length = only + f"rounds={wanted.rounds}" if wanted.rounds else only + f"seconds={max(1, int(wanted.minutes * 60))}"
     print(f"soak: seed {wanted.seed}, {wanted.processors} processors, {wanted.backing} {wanted.protection}{' devices' * wanted.devices}, from round {wanted.first}, {length}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         config = os.path.join(folder, "vm.textproto")
@@ -92,7 +95,7 @@ def main():
         print(f"soak: passed; seconds: {took:.0f}")
         return 0
     print(f"soak: FAILED with status {status} after {took:.0f} s; again: tests/soak --seed {wanted.seed} --processors {wanted.processors} "
-          f"--backing {wanted.backing} {wanted.protection and f'--protection {wanted.protection} '}{'--devices ' * wanted.devices}--first ROUND --rounds 1")
+          f"--backing {wanted.backing} {wanted.protection and f'--protection {wanted.protection} '}{'--devices ' * wanted.devices}{'--storm ' * wanted.storm}--first ROUND --rounds 1")
     return 1
 
 

@@ -14,6 +14,9 @@
 
 namespace guest {
 
+// In units of 100 ns.
+inline uint64_t ReferenceTime() { return ReadMsr(vmm::kHvMsrTimeRefCount); }
+
 using vmm::HvInitialVpContext;
 using vmm::HvRegisterName;
 using vmm::HvRegisterValue;

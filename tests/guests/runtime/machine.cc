@@ -106,4 +106,12 @@ const char* Argument(const char* key) {
   return nullptr;
 }
 
+uint64_t NumberArgument(const char* key, uint64_t otherwise) {
+  const char* text = Argument(key);
+  if (text == nullptr) return otherwise;
+  uint64_t value = 0;
+  for (; *text >= '0' && *text <= '9'; ++text) value = value * 10 + static_cast<uint64_t>(*text - '0');
+  return value;
+}
+
 }  // namespace guest

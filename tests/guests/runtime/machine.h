@@ -43,6 +43,8 @@ struct BootInfo {
 // The value of `key=value` on the command line, which ends at the next space; nullptr if it is not there.
 // The text is copied to one place: use it before the next call.
 [[nodiscard]] const char* Argument(const char* key);
+// A decimal one.
+[[nodiscard]] uint64_t NumberArgument(const char* key, uint64_t otherwise);
 
 }  // namespace guest
 
