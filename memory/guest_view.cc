@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -35,13 +34,6 @@ constexpr int ProtectionOf(PageAccess access) noexcept {
     case PageAccess::kNone: break;
   }
   return PROT_NONE;
-}
-
-// The kernel's own default where it does not say.
-uint64_t MappingsOfAProcess() {
-  uint64_t count = 0;
-  std::ifstream file("/proc/sys/vm/max_map_count");
-  return file >> count ? count : 65'530;
 }
 
 }  // namespace

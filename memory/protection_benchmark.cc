@@ -37,7 +37,7 @@ struct Machine {
     view = *GuestView::Create(*ram, layout, 0, GuestView::kMaxProtectedPieces);
     if (devices) {
       upper_view = *GuestView::Create(*ram, layout, 0);
-      withdrawn = *WithdrawnPages::Create(*ram, layout, *memory, {view.get(), upper_view.get()});
+      withdrawn = *WithdrawnPages::Create(*ram, layout, *memory, {view.get(), upper_view.get()}, 0);
     }
     map = *ProtectionMap::Create(layout, 2);
     enforcer = *ProtectionEnforcer::Create(*map, {view.get()}, Unenforceable::kRefuse, withdrawn.get());

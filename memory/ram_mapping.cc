@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <fstream>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -84,6 +85,13 @@ bool MapRamAgain(const RamFiles& files, const GuestRamOptions& options, RamUse u
     done += place.bytes;
   }
   return true;
+}
+
+// The kernel's own default where it does not say.
+uint64_t MappingsOfAProcess() {
+  uint64_t count = 0;
+  std::ifstream file("/proc/sys/vm/max_map_count");
+  return file >> count ? count : 65'530;
 }
 
 std::vector<DeviceRam> RamForDevices(const RamFiles& files, const MemoryLayout& layout) {

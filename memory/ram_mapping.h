@@ -45,6 +45,9 @@ void AdviseRam(std::byte* host, uint64_t bytes, const GuestRamOptions& options) 
 // The host address of [gpa, gpa + bytes) where one mapping holds all of it, else nullptr.
 [[nodiscard]] std::byte* FindInRam(const std::vector<RamMapping>& mappings, Gpa guest_gpa, uint64_t bytes) noexcept;
 
+// How many mappings this host grants a process.
+[[nodiscard]] uint64_t MappingsOfAProcess();
+
 // All of RAM that a device process may be given: what is not reserved, with the files that it is in. Ascending; `fd` is the RAM's.
 struct DeviceRam {
   Gpa start;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 #include "base/log.h"
+#include "memory/ram_mapping.h"
 
 namespace vmm {
 namespace {
@@ -35,9 +36,16 @@ bool Back(std::byte* pages, uint64_t bytes) noexcept { return ::madvise(pages, b
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WithdrawnPages>> WithdrawnPages::Create(GuestRam& ram, const MemoryLayout& layout, const GuestMemory& memory,
-                                                                       std::vector<GuestView*> views) {
+                                                                       std::vector<GuestView*> views, uint32_t pieces) {
   const std::shared_ptr<RamFiles>& files = ram.changing_files();
   if (files->withdrawn_fd() < 0) return absl::FailedPreconditionError("withdraw pages of guest RAM: it was made for none");
+  // Overlays, and all else that views and the process have.
+  constexpr uint64_t kOthers = 2 * uint64_t{GuestView::kMaxOverlayPages};
+  const uint64_t needed = uint64_t{pieces} * MappingsForABorder(views.size()) + kOthers;
+  if (const uint64_t granted = MappingsOfAProcess(); granted < needed) {
+    return absl::FailedPreconditionError(absl::StrCat("withdraw guest RAM in ", pieces, " pieces: a process of this host has ", granted,
+                                                      " mappings (vm.max_map_count), and ", needed, " are needed"));
+  }
   std::unique_ptr<WithdrawnPages> pages(new WithdrawnPages(files, layout, memory, std::move(views)));
   for (const RamPiece& piece : files->pieces()) {
     if (!piece.reserved) pages->file_bytes_ = piece.fd_offset + piece.part.bytes;

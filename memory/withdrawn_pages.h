@@ -47,9 +47,9 @@ class WithdrawnPages final {
   // How many mappings a border between pages that are withdrawn and others can cost this process: in each view, and in the monitor's.
   [[nodiscard]] static constexpr uint32_t MappingsForABorder(size_t views) noexcept { return static_cast<uint32_t>(views) + 1; }
 
-  // Of RAM that is withdrawable. `memory` and `views`, of all levels, outlive this.
+  // Of RAM that is withdrawable. `memory` and `views`, of all levels, outlive this. `pieces`: how many borders there will be at most.
   static absl::StatusOr<std::unique_ptr<WithdrawnPages>> Create(GuestRam& ram, const MemoryLayout& layout, const GuestMemory& memory,
-                                                                std::vector<GuestView*> views);
+                                                                std::vector<GuestView*> views, uint32_t pieces);
   WithdrawnPages(const WithdrawnPages&) = delete;
   WithdrawnPages& operator=(const WithdrawnPages&) = delete;
   ~WithdrawnPages();

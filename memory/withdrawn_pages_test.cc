@@ -35,6 +35,7 @@ constexpr PageRights kNone = PageRights::None();
 constexpr PageRights kReadExecute(0xd);
 constexpr PageRights kAll;
 constexpr unsigned kVtl1 = 1;
+constexpr uint32_t kPieces = 64;
 
 class WithdrawnPagesTest : public testing::Test {
  protected:
@@ -42,9 +43,9 @@ class WithdrawnPagesTest : public testing::Test {
     ASSERT_OK_AND_ASSIGN(layout_, MemoryLayout::Create(kRamBytes));
     ASSERT_OK_AND_ASSIGN(ram_, GuestRam::Create({.bytes = kRamBytes, .reserved = {kReserved}, .withdrawable = true}));
     ASSERT_OK_AND_ASSIGN(memory_, GuestMemory::Create(*ram_, *layout_));
-    ASSERT_OK_AND_ASSIGN(views_[0], GuestView::Create(*ram_, *layout_, 4, 64));
+    ASSERT_OK_AND_ASSIGN(views_[0], GuestView::Create(*ram_, *layout_, 4, kPieces));
     ASSERT_OK_AND_ASSIGN(views_[1], GuestView::Create(*ram_, *layout_, 4));
-    ASSERT_OK_AND_ASSIGN(withdrawn_, WithdrawnPages::Create(*ram_, *layout_, *memory_, {views_[0].get(), views_[1].get()}));
+    ASSERT_OK_AND_ASSIGN(withdrawn_, WithdrawnPages::Create(*ram_, *layout_, *memory_, {views_[0].get(), views_[1].get()}, kPieces));
     ASSERT_OK_AND_ASSIGN(map_, ProtectionMap::Create(*layout_, 2));
     ASSERT_OK_AND_ASSIGN(enforcer_, ProtectionEnforcer::Create(*map_, {views_[0].get()}, Unenforceable::kRefuse, withdrawn_.get()));
     // As a device process has it: all that it is given.
@@ -385,7 +386,11 @@ TEST(WithdrawnPages, NeedsRamThatIsMadeForIt) {
   ASSERT_OK_AND_ASSIGN(const MemoryLayout layout, MemoryLayout::Create(kRamBytes));
   ASSERT_OK_AND_ASSIGN(const auto ram, GuestRam::Create({.bytes = kRamBytes}));
   ASSERT_OK_AND_ASSIGN(const auto memory, GuestMemory::Create(*ram, layout));
-  EXPECT_EQ(WithdrawnPages::Create(*ram, layout, *memory, {}).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(WithdrawnPages::Create(*ram, layout, *memory, {}, kPieces).status().code(), absl::StatusCode::kFailedPrecondition);
+  // More than any host grants a process.
+  ASSERT_OK_AND_ASSIGN(const auto withdrawable, GuestRam::Create({.bytes = kRamBytes, .withdrawable = true}));
+  EXPECT_THAT(WithdrawnPages::Create(*withdrawable, layout, *memory, {}, UINT32_MAX).status(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "vm.max_map_count"));
   EXPECT_EQ(GuestRam::Create({.bytes = kRamBytes, .huge_pages = HugePages::k2MiB, .withdrawable = true}).status().code(),
             absl::StatusCode::kInvalidArgument);
 }

@@ -237,7 +237,7 @@ absl::Status MicroVmImpl::BuildMemory() {
   RETURN_IF_ERROR(GiveMemory(*vtl1_vm_, *vtl1_view_));
   ASSIGN_OR_RETURN(protection_map_, ProtectionMap::Create(*layout_, kLevels));
   if (options.withdrawable) {
-    ASSIGN_OR_RETURN(withdrawn_, WithdrawnPages::Create(*ram_, *layout_, *memory_, {view_.get(), vtl1_view_.get()}));
+    ASSIGN_OR_RETURN(withdrawn_, WithdrawnPages::Create(*ram_, *layout_, *memory_, {view_.get(), vtl1_view_.get()}, pieces));
   }
   ASSIGN_OR_RETURN(protections_, ProtectionEnforcer::Create(*protection_map_, {view_.get()}, unenforceable(), withdrawn_.get()));
   return absl::OkStatus();
