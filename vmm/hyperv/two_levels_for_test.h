@@ -1,5 +1,5 @@
 // A virtual processor of two trust levels over a fake KVM, stopped: for tests of what looks at its registers, or changes them. Testonly.
-// It has no thread; who calls is its thread.
+// It has no thread; who calls is its thread. What looks at its memory and accesses as well: stopped_level_for_test.h.
 #ifndef VMM_VMM_HYPERV_TWO_LEVELS_FOR_TEST_H_
 #define VMM_VMM_HYPERV_TWO_LEVELS_FOR_TEST_H_
 
@@ -22,12 +22,24 @@ namespace vmm {
 
 class TwoLevelsForTest final {
  public:
-  TwoLevelsForTest() {
+  // In place of one that does nothing; it outlives this.
+  struct Parts {
+    GuestInterface* vtl1 = nullptr;
+    LevelScheduler* scheduler = nullptr;
+  };
+  TwoLevelsForTest() : TwoLevelsForTest(Parts{}) {}
+  explicit TwoLevelsForTest(Parts parts) {
+    if (parts.vtl1 == nullptr) parts.vtl1 = &guests_[1];
+    if (parts.scheduler == nullptr) parts.scheduler = &scheduler_;
     for (auto& vm : vms) vm = kvm.CreateVm();
     std::vector<VirtualProcessor::UpperLevel> above;
-    above.push_back({vms[1]->CreateVcpu(0).value(), &guests_[1]});
+    above.push_back({vms[1]->CreateVcpu(0).value(), parts.vtl1});
     processor = VirtualProcessor::Create(vms[0]->CreateVcpu(0).value(),
-                                         {.ports = ports_, .memory = memory_, .control = control, .guest = &guests_[0], .scheduler = &scheduler_},
+                                         {.ports = ports,
+                                          .memory = memory_,
+                                          .control = control,
+                                          .guest = &guests_[0],
+                                          .scheduler = parts.scheduler},
                                          std::move(above))
                     .value();
   }
@@ -41,6 +53,7 @@ class TwoLevelsForTest final {
   kvm::FakeKvm kvm;
   std::array<std::unique_ptr<kvm::Vm>, 2> vms;
   FakeMachineControl control;
+  IoBus ports;
 
  private:
   class NoGuest final : public GuestInterface {
@@ -56,7 +69,7 @@ class TwoLevelsForTest final {
     [[nodiscard]] Turn BeforeEntry() noexcept override { return Turn::kWait; }
     void AfterExit() noexcept override {}
   };
-  IoBus ports_, memory_;
+  IoBus memory_;
   std::array<NoGuest, 2> guests_;
   NoScheduler scheduler_;
 
