@@ -3,7 +3,7 @@
 //
 // Shapes   ioctl(2) of this program is answered here for the descriptors that come from CreateVm, and goes to the kernel for all
 //          others. A vCPU keeps what it is given. KVM_RUN loads dirty registers, plays the next of `runs`, and stores the registers.
-// Threads  one.
+// Threads  one at a time.
 #ifndef VMM_KVM_FAKE_KVM_H_
 #define VMM_KVM_FAKE_KVM_H_
 
