@@ -58,7 +58,9 @@ int Run(FakeVcpu& vcpu) {
   if ((run.kvm_dirty_regs & KVM_SYNC_X86_SREGS) != 0) vcpu.sregs = run.s.regs.sregs;
   run.kvm_dirty_regs = 0;
   int error = EINTR;
-  if (run.immediate_exit == 0 && !vcpu.runs.empty()) {
+  if (run.immediate_exit != 0) {
+    if (vcpu.completion) vcpu.completion(run);
+  } else if (!vcpu.runs.empty()) {
     const auto play = std::move(vcpu.runs.front());
     vcpu.runs.pop_front();
     error = play(run);
@@ -95,6 +97,13 @@ int AnswerVcpu(FakeVcpu& vcpu, unsigned long request, unsigned long argument) {
       return 0;
     }
     case KVM_NMI: ++vcpu.nmis; return 0;
+    case KVM_PRE_FAULT_MEMORY: {
+      auto& range = *reinterpret_cast<kvm_pre_fault_memory*>(argument);
+      vcpu.prefaulted.push_back(range.gpa);
+      range.gpa += range.size;
+      range.size = 0;
+      return 0;
+    }
     default: return Refuse(ENOTTY);
   }
 }

@@ -32,9 +32,12 @@ struct FakeVcpu {
   std::map<uint32_t, uint64_t> msrs;  // those that there are
   std::vector<uint32_t> interrupts;   // KVM_INTERRUPT
   int nmis = 0;
+  std::vector<uint64_t> prefaulted;  // KVM_PRE_FAULT_MEMORY: where from
   std::set<unsigned long> refused;  // requests that fail with EINVAL
   // The next KVM_RUNs: each fills the run page, and says the errno it fails with, or 0. None left: EINTR.
   std::deque<std::function<int(kvm_run&)>> runs;
+  // What a KVM_RUN that only completes the last exit (immediate_exit) leaves in the run page.
+  std::function<void(kvm_run&)> completion;
 };
 
 class FakeKvm final {
