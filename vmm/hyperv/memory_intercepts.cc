@@ -57,13 +57,16 @@ AccessDecoding MemoryIntercepts::Decode(const AccessRegisters& registers) const 
   return DecodeAccess(registers, environment_.memory, view, vectors);
 }
 
+bool MemoryIntercepts::IsOnOverlay(const AccessDecoding& decoding) const noexcept {
+  return decoding.finding == AccessFinding::kViolation && environment_.view.OverlayAt(decoding.violation.gpa.page()).has_value();
+}
+
 bool MemoryIntercepts::OnFault() noexcept {
   kvm::Vcpu& vcpu = environment_.processor.vcpu(vtl_.raw());
   const AccessDecoding decoding = Explain(vcpu);
   switch (decoding.finding) {
     case AccessFinding::kViolation:
-      // A page of ours is not for a level to allow: the guest's own fault.
-      if (environment_.view.OverlayAt(decoding.violation.gpa.page())) return false;
+      if (IsOnOverlay(decoding)) return false;  // the guest's own fault
       if (Tell(vcpu, decoding.violation)) return true;
       break;
     case AccessFinding::kNone:
@@ -75,7 +78,7 @@ bool MemoryIntercepts::OnFault() noexcept {
 
 bool MemoryIntercepts::TellIfRefused(const AccessRegisters& registers) noexcept {
   const AccessDecoding decoding = Decode(registers);
-  if (decoding.finding != AccessFinding::kViolation) return false;
+  if (decoding.finding != AccessFinding::kViolation || IsOnOverlay(decoding)) return false;
   return Tell(environment_.processor.vcpu(vtl_.raw()), decoding.violation);
 }
 
@@ -141,9 +144,10 @@ AccessAnswer MemoryIntercepts::OnEmulatedAccess(Gpa gpa, std::span<std::byte> da
   const AccessRegisters registers = AccessRegistersOf(vcpu);
   const AccessDecoding decoding = Decode(registers);
   AccessViolation violation = decoding.violation;
-  bool told = decoding.finding == AccessFinding::kViolation && Tell(vcpu, violation);
+  const bool on_overlay = IsOnOverlay(decoding);
+  bool told = decoding.finding == AccessFinding::kViolation && !on_overlay && Tell(vcpu, violation);
   if (!told && !ram) return AccessAnswer::kUnclaimed;
-  if (!told && decoding.finding == AccessFinding::kUnknown) {
+  if (!told && (on_overlay || decoding.finding == AccessFinding::kUnknown)) {
     violation = {};
     violation.gpa = gpa;
     told = Tell(vcpu, violation);

@@ -113,6 +113,8 @@ class MemoryIntercepts final {
   // What is to be told of a fault, or why nothing is.
   [[nodiscard]] AccessDecoding Explain(kvm::Vcpu& vcpu) noexcept;
   [[nodiscard]] AccessDecoding Decode(const AccessRegisters& registers) const noexcept;
+  // What refuses it is a page of ours, which is not for a level to allow.
+  [[nodiscard]] bool IsOnOverlay(const AccessDecoding& decoding) const noexcept;
   // False: nobody refuses it.
   [[nodiscard]] bool Tell(kvm::Vcpu& vcpu, const AccessViolation& violation) noexcept;
   // The instruction at RIP would be refused, with these registers; told.

@@ -747,5 +747,36 @@ TEST_F(MemoryInterceptsTest, ARepeatedInsGoesDownwardsWhereTheFlagSaysSo) {
   EXPECT_EQ(ReadPort(1, 2), AccessAnswer::kUnclaimed);
 }
 
+// The page of ours is what the level sees, whatever it may do with the RAM beneath: there is nothing to allow.
+TEST_F(MemoryInterceptsTest, AnOverlayThatTheEmulatorIsAboutToStoreIntoIsNotTold) {
+  ASSERT_OK_AND_ASSIGN(const auto overlay, machine_.views[0]->NewPage());
+  ASSERT_TRUE(overlay->Place(Machine::kDataPage, ViewAccess::kRead));
+  Protect(Machine::kDataPage, Machine::kReadExecute);
+  machine_.Code({0xa5});  // movsd
+  regs().rsi = Machine::kDevice;
+  regs().rdi = Machine::kData;
+  EXPECT_EQ(Read(Machine::kDeviceGpa, 4), AccessAnswer::kUnclaimed);
+  machine_.Code({0x6d});  // insd
+  EXPECT_EQ(ReadPort(4, 1), AccessAnswer::kUnclaimed);
+  EXPECT_TRUE(ToldNothing());
+  EXPECT_TRUE(machine_.Runs());
+  EXPECT_EQ(stats().emulated, 0u);
+}
+
+// What the emulator has met is RAM all the same.
+TEST_F(MemoryInterceptsTest, BehindAnOverlayARefusedReadIsToldByWhatTheEmulatorAsks) {
+  ASSERT_OK_AND_ASSIGN(const auto overlay, machine_.views[0]->NewPage());
+  ASSERT_TRUE(overlay->Place(Machine::kDataPage, ViewAccess::kRead));
+  Protect(Machine::kNextPage);
+  machine_.Code({0xc8, 0x00, 0x00, 0x02});  // enter 0, 2: stores, then reads a frame pointer
+  regs().rsp = Machine::kData + 0x800;
+  regs().rbp = Machine::kData + kPageBytes + 0x108;
+  EXPECT_EQ(Read(At(Machine::kNextPage, 0x100), 8), AccessAnswer::kNotMade);
+  const HvMemoryIntercept told = Told();
+  EXPECT_EQ(told.gpa, At(Machine::kNextPage, 0x100).raw());
+  EXPECT_EQ(told.header.access, HvInterceptAccess::kRead);
+  EXPECT_EQ(told.access_info, 0);
+}
+
 }  // namespace
 }  // namespace vmm
