@@ -174,6 +174,7 @@ void ProtectionEnforcer::CountFailure(ProtectStatus status) noexcept {
 ProtectionEnforcer::Stats ProtectionEnforcer::stats() const noexcept {
   uint64_t protected_pages = 0;
   for (const GuestView* const view : views_) protected_pages += view->protected_pages();
+  const WithdrawnPages::Stats withdrawn = withdrawn_ == nullptr ? WithdrawnPages::Stats{} : withdrawn_->stats();
   return {.pages = pages_.load(std::memory_order_relaxed),
           .runs = runs_.load(std::memory_order_relaxed),
           .rounded = rounded_.load(std::memory_order_relaxed),
@@ -181,7 +182,8 @@ ProtectionEnforcer::Stats ProtectionEnforcer::stats() const noexcept {
           .too_many_pieces = too_many_pieces_.load(std::memory_order_relaxed),
           .host_refused = host_refused_.load(std::memory_order_relaxed),
           .protected_pages = protected_pages,
-          .withdrawn_pages = withdrawn_ == nullptr ? 0 : withdrawn_->stats().pages};
+          .withdrawn_pages = withdrawn.pages,
+          .touched_pages = withdrawn.touched};
 }
 
 }  // namespace vmm

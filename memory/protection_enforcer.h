@@ -117,6 +117,7 @@ class ProtectionEnforcer final {
     uint64_t host_refused;
     uint64_t protected_pages;  // now, as it is enforced: of all views
     uint64_t withdrawn_pages;  // from devices, now
+    uint64_t touched_pages;    // of those that were: WithdrawnPages::Stats
   };
   [[nodiscard]] Stats stats() const noexcept;
 

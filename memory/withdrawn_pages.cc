@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -83,6 +84,9 @@ uint64_t WithdrawnPages::Set(Gpfn first, uint64_t pages, PageAccess access) noex
     const Gpfn page(first.raw() + done / kPageBytes);
     done += bytes;
     if (files_->At(at).reserved) continue;
+    // Before anything is put there by us.
+    touched_.fetch_add(TouchedIn(at, bytes), std::memory_order_relaxed);
+    SetEmpty(at, bytes, false);
     if (files_->IsWithdrawn(at) != withdraw) {
       if (!Move(page, at, bytes, withdraw)) return page.raw() - first.raw();
     } else if (access == PageAccess::kRead) {
@@ -91,10 +95,51 @@ uint64_t WithdrawnPages::Set(Gpfn first, uint64_t pages, PageAccess access) noex
       std::memcpy(OfDevices(at), Withdrawn(at), bytes);
     }
     if (!withdraw) continue;
-    if (access == PageAccess::kNone) Free(OfDevices(at), bytes);
+    if (access == PageAccess::kNone) {
+      Free(OfDevices(at), bytes);
+      SetEmpty(at, bytes, true);
+    }
     ::madvise(Withdrawn(at), bytes, MADV_DONTNEED);
   }
   return pages;
+}
+
+void WithdrawnPages::SetEmpty(uint64_t ram_offset, uint64_t bytes, bool empty) noexcept {
+  for (uint64_t page = ram_offset / kPageBytes; page < (ram_offset + bytes) / kPageBytes; ++page) {
+    const uint64_t bit = uint64_t{1} << page % 64;
+    if (empty) {
+      empty_[page / 64].fetch_or(bit, std::memory_order_relaxed);
+    } else {
+      empty_[page / 64].fetch_and(~bit, std::memory_order_relaxed);
+    }
+  }
+}
+
+uint64_t WithdrawnPages::TouchedIn(uint64_t ram_offset, uint64_t bytes) const noexcept {
+  uint64_t touched = 0;
+  const uint64_t end = (ram_offset + bytes) / kPageBytes;
+  for (uint64_t page = ram_offset / kPageBytes; page < end;) {
+    // The rest of a word at once: most of RAM has none.
+    const uint64_t pages = std::min(end - page, 64 - page % 64);
+    const uint64_t empty = empty_[page / 64].load(std::memory_order_relaxed) >> page % 64;
+    std::array<unsigned char, 64> there{};
+    if (empty != 0 && ::mincore(OfDevices(page * kPageBytes), pages * kPageBytes, there.data()) == 0) {
+      for (uint64_t i = 0; i < pages; ++i) touched += (empty >> i & 1) != 0 && (there[i] & 1) != 0;
+    }
+    page += pages;
+  }
+  return touched;
+}
+
+WithdrawnPages::Stats WithdrawnPages::stats() const noexcept {
+  Stats stats{.pages = pages_.load(std::memory_order_relaxed),
+              .moved = moved_.load(std::memory_order_relaxed),
+              .touched = touched_.load(std::memory_order_relaxed)};
+  if (stats.pages == 0) return stats;
+  for (const RamPiece& piece : files_->pieces()) {
+    if (!piece.reserved) stats.touched += TouchedIn(piece.part.ram_offset, piece.part.bytes);
+  }
+  return stats;
 }
 
 bool WithdrawnPages::MoveBehind(size_t view, Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept {

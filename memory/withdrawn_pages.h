@@ -5,7 +5,8 @@
 // another file, which no device is given, and everybody in this process maps it from there. What devices have then at that address is
 //   of a page that VTL0 may not read     nothing: zeros, and what devices write there themselves
 //   of a page that VTL0 may only read    a copy of when its protection was last changed; what devices write to it, nobody else sees
-// Neither is told to the device or to the guest, whose driver finds its request done.
+// Neither is told to the device or to the guest, whose driver finds its request done. That a device was at an empty page can be seen
+// afterwards, since the file has memory there again, and is counted: not who, when, or what for.
 //
 // Invariants
 //   1. A page is in one file for all levels and for the monitor, but for the moment of its move.
@@ -63,17 +64,27 @@ class WithdrawnPages final {
   struct Stats {
     uint64_t pages;  // withdrawn now
     uint64_t moved;  // either way
+    // That VTL0 may not read, and a device has read or written in the devices' file since they were withdrawn, or said again to be. Too
+    // many where the file is of transparent huge pages, which the host makes by itself.
+    uint64_t touched;
   };
-  [[nodiscard]] Stats stats() const noexcept {
-    return {.pages = pages_.load(std::memory_order_relaxed), .moved = moved_.load(std::memory_order_relaxed)};
-  }
+  // Looks at all pages that are withdrawn: for now and then.
+  [[nodiscard]] Stats stats() const noexcept;
 
  private:
   WithdrawnPages(std::shared_ptr<RamFiles> files, const MemoryLayout& layout, const GuestMemory& memory, std::vector<GuestView*> views)
-      : files_(std::move(files)), ram_(layout.ram()), memory_(memory), views_(std::move(views)) {}
+      : files_(std::move(files)),
+        ram_(layout.ram()),
+        memory_(memory),
+        views_(std::move(views)),
+        empty_((files_->pieces().back().part.ram_offset + files_->pieces().back().part.bytes) / kPageBytes / 64 + 1) {}
   // Of one piece and one file. False: the host has refused, and nothing has changed.
   [[nodiscard]] bool Move(Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept;
   [[nodiscard]] bool MoveBehind(size_t view, Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept;
+  // Of a stretch of one piece: what devices have there is nothing, or not any more.
+  void SetEmpty(uint64_t ram_offset, uint64_t bytes, bool empty) noexcept;
+  // Pages that were left empty, and are not.
+  [[nodiscard]] uint64_t TouchedIn(uint64_t ram_offset, uint64_t bytes) const noexcept;
   // Where a stretch of one piece is in either file.
   [[nodiscard]] std::byte* OfDevices(uint64_t ram_offset) const noexcept;
   [[nodiscard]] std::byte* Withdrawn(uint64_t ram_offset) const noexcept;
@@ -86,8 +97,10 @@ class WithdrawnPages final {
   std::byte* of_devices_ = nullptr;
   std::byte* withdrawn_ = nullptr;
   uint64_t file_bytes_ = 0;
+  std::vector<std::atomic<uint64_t>> empty_;  // a bit a page of RAM: withdrawn, and left empty for devices. Relaxed: for counts alone
   std::atomic<uint64_t> pages_{0};
   std::atomic<uint64_t> moved_{0};
+  std::atomic<uint64_t> touched_{0};  // of those that are not empty any more
 };
 
 }  // namespace vmm

@@ -269,6 +269,30 @@ TEST_F(WithdrawnPagesTest, APageIsInMemoryTwiceOnlyWhereBothHaveIt) {
   EXPECT_EQ(pages(withdrawn), 0u);
 }
 
+TEST_F(WithdrawnPagesTest, WhereDevicesHaveBeenIsCounted) {
+  for (uint64_t page = 0; page < 200; ++page) Store(page, 1);
+  Protect(10, 100, kNone);
+  Protect(110, 10, kReadExecute);
+  EXPECT_EQ(withdrawn_->stats().touched, 0u);
+  OfDevice(12) = 1;                // a write
+  EXPECT_EQ(OfDevice(70), 0u);     // a read
+  OfDevice(115) = 1;               // a copy is there anyway
+  OfDevice(150) = 1;               // not withdrawn
+  EXPECT_EQ(withdrawn_->stats().touched, 2u);
+  EXPECT_EQ(enforcer_->stats().touched_pages, 2u);
+  // Kept when the page comes back, or is empty anew; and no page is counted twice for it.
+  Protect(10, 20, kAll);
+  EXPECT_EQ(withdrawn_->stats().touched, 2u);
+  OfDevice(12) = 1;
+  EXPECT_EQ(withdrawn_->stats().touched, 2u);
+  Protect(70, 1, kNone);
+  EXPECT_EQ(withdrawn_->stats().touched, 2u);
+  EXPECT_EQ(OfDevice(70), 0u);
+  EXPECT_EQ(withdrawn_->stats().touched, 3u);
+  Protect(10, 200, kAll);
+  EXPECT_EQ(withdrawn_->stats().touched, 3u);
+}
+
 TEST_F(WithdrawnPagesTest, ResetGivesAllBack) {
   Store(10, 1);
   Store(4000, 2);
