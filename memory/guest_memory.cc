@@ -4,7 +4,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
@@ -13,7 +12,7 @@
 namespace vmm {
 
 GuestMemory::GuestMemory(const GuestRam& ram)
-    : files_(ram.files()), options_(ram.options()), moving_(options_.withdrawable ? std::make_unique<std::shared_mutex>() : nullptr) {}
+    : files_(ram.files()), options_(ram.options()), writes_(options_.withdrawable ? std::make_unique<AccessGate>() : nullptr) {}
 
 absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(const GuestRam& ram, const MemoryLayout& layout) {
   std::unique_ptr<GuestMemory> memory(new GuestMemory(ram));
@@ -45,7 +44,7 @@ bool GuestMemory::Read(Gpa guest_gpa, std::span<std::byte> out) const noexcept {
 bool GuestMemory::Write(Gpa guest_gpa, std::span<const std::byte> data) const noexcept {
   std::byte* const host = UnsafeHost(guest_gpa, data.size());
   if (host == nullptr) return false;
-  const MaybeWriting writing(moving_.get());
+  const AccessGate::MaybeSection writing(writes_.get());
   std::memcpy(host, data.data(), data.size());
   return true;
 }
@@ -53,13 +52,13 @@ bool GuestMemory::Write(Gpa guest_gpa, std::span<const std::byte> data) const no
 bool GuestMemory::Fill(Gpa guest_gpa, std::byte value, uint64_t bytes) const noexcept {
   std::byte* const host = UnsafeHost(guest_gpa, bytes);
   if (host == nullptr) return false;
-  const MaybeWriting writing(moving_.get());
+  const AccessGate::MaybeSection writing(writes_.get());
   std::memset(host, static_cast<int>(value), bytes);
   return true;
 }
 
 bool GuestMemory::Move(Gpfn first, uint64_t pages, absl::FunctionRef<bool()> move) const noexcept {
-  const std::unique_lock lock(*moving_);
+  const AccessGate::Closed closed(*writes_);
   if (!move()) return false;
   for (const Mapping& mapping : mappings_) {
     const uint64_t distance = Gpa(first).raw() - mapping.range.start.raw();

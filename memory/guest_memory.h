@@ -13,13 +13,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <shared_mutex>
 #include <span>
 #include <type_traits>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "memory/access_gate.h"
 #include "memory/gpa.h"
 #include "memory/guest_ram.h"
 #include "memory/layout.h"
@@ -43,7 +43,7 @@ class GuestMemory final {
   // there. False: not RAM. Requires: aligned to T.
   template <typename T>
   [[nodiscard]] bool CompareExchange(Gpa guest_gpa, T& expected, T desired) const noexcept {
-    const MaybeWriting writing(moving_.get());
+    const AccessGate::MaybeSection writing(writes_.get());
     std::byte* const host = UnsafeHost(guest_gpa, sizeof(T));
     if (host == nullptr) return false;
     (void)std::atomic_ref(*reinterpret_cast<T*>(host)).compare_exchange_strong(expected, desired, std::memory_order_seq_cst);
@@ -78,26 +78,10 @@ class GuestMemory final {
   [[nodiscard]] std::byte* UnsafeHost(Gpa guest_gpa, uint64_t bytes) const noexcept;
 
  private:
-  // Shared; nothing where no page can move.
-  class MaybeWriting final {
-   public:
-    explicit MaybeWriting(std::shared_mutex* moving) noexcept : moving_(moving) {
-      if (moving_ != nullptr) moving_->lock_shared();
-    }
-    MaybeWriting(const MaybeWriting&) = delete;
-    MaybeWriting& operator=(const MaybeWriting&) = delete;
-    ~MaybeWriting() {
-      if (moving_ != nullptr) moving_->unlock_shared();
-    }
-
-   private:
-    std::shared_mutex* const moving_;
-  };
-
   explicit GuestMemory(const GuestRam& ram);
   const std::shared_ptr<const RamFiles> files_;
   const GuestRamOptions options_;
-  const std::unique_ptr<std::shared_mutex> moving_;  // null where no page can
+  const std::unique_ptr<AccessGate> writes_;  // null where no page can move
   std::vector<Mapping> mappings_;
 };
 

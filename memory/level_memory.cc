@@ -1,23 +1,10 @@
 #include "memory/level_memory.h"
 
-#include <optional>
-
 namespace vmm {
 namespace {
 
 constexpr PageRights kToRead(PageRights::kRead);
 constexpr PageRights kToWrite(PageRights::kRead | PageRights::kWrite);
-
-// From look-up to the end of the copy; nothing where there are no protections.
-class MaybeSection final {
- public:
-  explicit MaybeSection(AccessGate* gate) noexcept {
-    if (gate != nullptr) section_.emplace(*gate);
-  }
-
- private:
-  std::optional<AccessGate::Section> section_;
-};
 
 }  // namespace
 
@@ -32,12 +19,12 @@ bool LevelMemory::Allows(Gpa guest_gpa, uint64_t bytes, PageRights needed) const
 }
 
 bool LevelMemory::Read(Gpa guest_gpa, std::span<std::byte> out) const noexcept {
-  const MaybeSection section(gate_);
+  const AccessGate::MaybeSection section(gate_);  // from look-up to the end of the copy
   return Allows(guest_gpa, out.size(), kToRead) && memory_.Read(guest_gpa, out);
 }
 
 bool LevelMemory::Write(Gpa guest_gpa, std::span<const std::byte> data) const noexcept {
-  const MaybeSection section(gate_);
+  const AccessGate::MaybeSection section(gate_);  // from look-up to the end of the copy
   return Allows(guest_gpa, data.size(), kToWrite) && memory_.Write(guest_gpa, data);
 }
 
