@@ -6,8 +6,8 @@ where a fault was. With 2 processors the machine has a virtio device too, so tha
 is in for devices, and come back to it.
 
 With VMM_SANITIZED in the environment VMM_BINARY has been built with AddressSanitizer (tests/kvm_suite --sanitize): it is
-not confined and can start no device's process, since those are static, so that the machine has no serial port. A guest is one test then: its
-status says that all have passed, its crash message what has not.
+not confined and can start no device's process, since those are static, so that the machine has no serial port, and its virtio device is
+started here, by VMM_DEVICE_BINARY. A guest is one test then: its status says that all have passed, its crash message what has not.
 
 Every TEST of a guest is a test here: GUEST_VPS_BACKING.test_NAME, or GUEST_VPS_WAY.test_NAME. A machine runs once, when its first test is asked for. What the
 guest prints is checked against what its source registers, so that a guest that ends early has not passed.
@@ -16,12 +16,14 @@ guest prints is checked against what its source registers, so that a guest that 
 
 Needs /dev/kvm and root (or a user who may make user namespaces).
 """
+import contextlib
 import glob
 import json
 import os
 import re
 import subprocess
 import tempfile
+import time
 import unittest
 
 import harness
@@ -44,7 +46,7 @@ SANITIZED = "VMM_SANITIZED" in os.environ
 SANITIZER_FAILED = 99
 SANITIZER_OPTIONS = f"exitcode={SANITIZER_FAILED}:abort_on_error=0:handle_abort=1"
 # What a dynamic executable cannot have, and a process less.
-SANITIZER_CONFIG = "devices { serial { disabled: true } }\nsandbox { waive: EMPTY_ROOT waive: SECCOMP }\n"
+SANITIZER_CONFIG = "devices {{ serial {{ disabled: true }} {device}}}\nsandbox {{ waive: EMPTY_ROOT waive: SECCOMP }}\n"
 # For VTL1 beside a device that has guest RAM.
 WITH_DEVICE = 2  # processors
 DEVICE_CONFIG = "devices { rng { enabled: true } }\n"
@@ -75,12 +77,12 @@ class Outcome:
     """What one machine said: its lines by test, and its exit status."""
 
     def __init__(self, guest, processors, backing="KERNEL", arguments="", vsm=""):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             config = os.path.join(folder, "vm.textproto")
             with open(config, "w") as out:
                 out.write(CONFIG.format(processors=processors, backing=backing, backing_name=backing.lower(), lines=LINES, arguments=arguments,
                                         vsm=f"vsm {{ enabled: true {vsm} }} " if vsm else "",
-                                        more=SANITIZER_CONFIG if SANITIZED else DEVICE_CONFIG if vsm and processors == WITH_DEVICE else "",
+                                        more=self.more(stack, folder, bool(vsm) and processors == WITH_DEVICE),
                                         kernel=os.path.join(IMAGES, guest + ".elf")))
             try:
                 environment = {**os.environ, "ASAN_OPTIONS": SANITIZER_OPTIONS, "UBSAN_OPTIONS": SANITIZER_OPTIONS}
@@ -103,6 +105,21 @@ class Outcome:
                 name = None
             elif name is not None:
                 self.lines[name].append(line)
+
+    @staticmethod
+    def more(stack, folder, with_device):
+        if not SANITIZED:
+            return DEVICE_CONFIG if with_device else ""
+        if not with_device:
+            return SANITIZER_CONFIG.format(device="")
+        socket = os.path.join(folder, "rng")
+        device = stack.enter_context(subprocess.Popen([os.environ["VMM_DEVICE_BINARY"], "device", "rng", "--socket", socket]))
+        stack.callback(device.kill)
+        deadline = time.monotonic() + harness.LIMIT
+        while not os.path.exists(socket):
+            assert device.poll() is None and time.monotonic() < deadline, "the device does not start"
+            time.sleep(0.01)
+        return SANITIZER_CONFIG.format(device=f'rng {{ enabled: true socket: "{socket}" }} ')
 
     def tail(self):
         return f"exit status {self.status}; the end of the output:\n" + self.text[-1500:] + "\n--- errors:\n" + self.errors[-1500:]
