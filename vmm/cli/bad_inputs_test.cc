@@ -132,7 +132,6 @@ std::vector<BadInput> Rows() {
       Good("options of an entropy device that is off", "devices { rng { on_failure: RESTART } }", {"devices.rng.on_failure: is given without devices.rng.enabled"}),
       Good("options of a balloon that is off", "devices { balloon { target_mib: 16 } }", {"devices.balloon.target_mib: is given without devices.balloon.enabled"}),
       Good("balloon as large as the machine", "devices { balloon { enabled: true target_mib: 64 } }", {"devices.balloon.target_mib: must be less than memory.size_mib (64)"}),
-      Good("balloon beside VTL1", "hyperv { enabled: true vsm { enabled: true } }\ndevices { balloon { enabled: true } }", {"devices.balloon.enabled: contradicts hyperv.vsm.enabled"}),
       Good("share without a name or a folder", "devices { fs { } }", {"devices.fs[0].tag: is missing", "devices.fs[0].path: is missing"}),
       Good("share of a file", "devices { fs { tag: \"a\" path: \"kernel\" program: \"/bin/true\" } }", {"devices.fs[0].path: is no folder"}),
       Good("two shares of one name", "devices { fs { tag: \"a\" socket: \"s\" } fs { tag: \"a\" socket: \"t\" } }", {"devices.fs[1].tag: is another share's too"}),
