@@ -60,15 +60,9 @@ bool GuestMemory::Fill(Gpa guest_gpa, std::byte value, uint64_t bytes) const noe
 bool GuestMemory::Move(Gpfn first, uint64_t pages, absl::FunctionRef<bool()> move) const noexcept {
   const AccessGate::Closed closed(*writes_);
   if (!move()) return false;
-  for (const Mapping& mapping : mappings_) {
-    const uint64_t distance = Gpa(first).raw() - mapping.range.start.raw();
-    if (distance >= mapping.range.bytes) continue;
-    if (MapRamAgain(*files_, options_, RamUse::kMonitor, mapping.host + distance, mapping.range.ram_offset + distance, pages * kPageBytes,
-                    PROT_READ | PROT_WRITE)) {
-      return true;
-    }
-  }
-  // A mapping is replaced by one of the same bounds. Going on would give the monitor other memory than the guest has.
+  const RamSpot spot = SpotOf(mappings_, Gpa(first));
+  if (MapRamAgain(*files_, options_, RamUse::kMonitor, spot.host, spot.ram_offset, pages * kPageBytes, PROT_READ | PROT_WRITE)) return true;
+  // There are mappings enough: WithdrawnPages::Create has seen to that. Going on would give the monitor other memory than the guest has.
   Log(LogLevel::kError, "memory", absl::StrCat("map the new place of page 0x", absl::Hex(first.raw())));
   std::abort();
 }

@@ -158,18 +158,17 @@ bool GuestView::ShowLocked(Gpfn page) noexcept {
   }
   // Refused, it is the mapping alone that stops the guest.
   if (attributes_ != nullptr && AccessLocked(page) == PageAccess::kNone) (void)attributes_->SetPrivate(page, 1, true);
-  return MapRamBack(page, kPageBytes, AccessLocked(page));
+  // An overlay that goes while the page beneath moves does not open it before its time.
+  const bool moving = page.raw() - moving_first_.raw() < moving_pages_;
+  const PageAccess access = AccessLocked(page);
+  return MapRamBack(page, kPageBytes, moving && access == PageAccess::kReadWrite ? PageAccess::kRead : access);
 }
 
 bool GuestView::MapRamBack(Gpfn page, uint64_t bytes, PageAccess access) const noexcept {
-  for (const RamMapping& mapping : mappings_) {
-    const uint64_t unit = RamPageBytes(options_);
-    const uint64_t distance = (Gpa(page).raw() - mapping.range.start.raw()) / unit * unit;
-    if (distance >= mapping.range.bytes) continue;
-    return MapRamAgain(*files_, options_, RamUse::kGuest, mapping.host + distance, mapping.range.ram_offset + distance, bytes,
-                       ProtectionOf(access));
-  }
-  return false;
+  // Pages of the size that backs RAM.
+  const RamSpot spot = SpotOf(mappings_, Gpa(page));
+  const uint64_t within = spot.ram_offset % RamPageBytes(options_);
+  return MapRamAgain(*files_, options_, RamUse::kGuest, spot.host - within, spot.ram_offset - within, bytes, ProtectionOf(access));
 }
 
 void GuestView::ShowAgainLocked(Gpfn page) noexcept {
@@ -287,8 +286,10 @@ bool GuestView::SetWritableLocked(Gpfn first, uint64_t pages, int protection) no
 
 bool GuestView::Move(Gpfn first, uint64_t pages, absl::FunctionRef<bool()> move) noexcept {
   const MutexLock lock(mutex_);
-  // release, before the mapping: who runs into it finds the number.
+  // Before the mapping, whose change stops all processors: who runs into it finds the number.
   moves_.fetch_add(1, std::memory_order_release);
+  moving_first_ = first;
+  moving_pages_ = pages;
   if (!SetWritableLocked(first, pages, PROT_READ) || !move()) {
     EndMoveLocked(first, pages);
     return false;
@@ -308,6 +309,7 @@ void GuestView::EndMove(Gpfn first, uint64_t pages) noexcept {
 }
 
 void GuestView::EndMoveLocked(Gpfn first, uint64_t pages) noexcept {
+  moving_pages_ = 0;
   if (!SetWritableLocked(first, pages, PROT_READ | PROT_WRITE)) {
     // The bounds are there already. Else the guest would be stopped there for ever.
     Log(LogLevel::kError, "memory", absl::StrCat("let page 0x", absl::Hex(first.raw()), " be written again after its move"));

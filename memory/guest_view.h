@@ -237,6 +237,9 @@ class GuestView final {
   std::atomic<uint32_t> read_only_{0};
   std::atomic<uint64_t> changes_{0};
   std::atomic<uint64_t> moves_{0};
+  // The pages between Move and EndMove.
+  Gpfn moving_first_ ABSL_GUARDED_BY(mutex_){0};
+  uint64_t moving_pages_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace vmm

@@ -47,6 +47,7 @@ ProtectionEnforcer::Run ProtectionEnforcer::PlanLocked(unsigned owner, PageRight
 ProtectionEnforcer::Result ProtectionEnforcer::Protect(unsigned owner, PageRights rights,
                                                        std::span<const uint64_t> guest_pages) noexcept {
   const MutexLock lock(mutex_);
+  changes_.fetch_add(1, std::memory_order_release);
   Result result{ProtectStatus::kDone, 0};
   if (!PageRights::FromMapFlags(rights.bits(), /*mode_based=*/true).has_value()) {
     result.status = ProtectStatus::kNotLegal;
@@ -77,6 +78,7 @@ ProtectionEnforcer::Result ProtectionEnforcer::Protect(unsigned owner, PageRight
     run = next;
   }
   if (result.status == ProtectStatus::kDone) finish();
+  changes_.fetch_add(1, std::memory_order_release);
   if (result.done != 0) gate_.Drain();
   CountFailure(result.status);
   return result;
@@ -183,7 +185,7 @@ ProtectionEnforcer::Stats ProtectionEnforcer::stats() const noexcept {
           .host_refused = host_refused_.load(std::memory_order_relaxed),
           .protected_pages = protected_pages,
           .withdrawn_pages = withdrawn.pages,
-          .touched_pages = withdrawn.touched};
+          .written_pages = withdrawn.written};
 }
 
 }  // namespace vmm

@@ -105,6 +105,8 @@ class ProtectionEnforcer final {
   [[nodiscard]] const ProtectionMap& map() const noexcept { return map_; }
   // False: no page was ever protected. A hint: another thread may protect the first meanwhile.
   [[nodiscard]] bool any() const noexcept { return pages_.load(std::memory_order_relaxed) != 0; }
+  // Odd while Protect is under way: a fault that nothing explains may be of what it has changed, and the map does not say yet.
+  [[nodiscard]] uint64_t changes() const noexcept { return changes_.load(std::memory_order_acquire); }
   // For LevelMemory.
   [[nodiscard]] AccessGate& gate() noexcept { return gate_; }
 
@@ -117,7 +119,7 @@ class ProtectionEnforcer final {
     uint64_t host_refused;
     uint64_t protected_pages;  // now, as it is enforced: of all views
     uint64_t withdrawn_pages;  // from devices, now
-    uint64_t touched_pages;    // of those that were: WithdrawnPages::Stats
+    uint64_t written_pages;    // of those that were: WithdrawnPages::Stats
   };
   [[nodiscard]] Stats stats() const noexcept;
 
@@ -154,6 +156,7 @@ class ProtectionEnforcer final {
   WithdrawnPages* const withdrawn_;  // null where no device has RAM
   AccessGate gate_;
   Mutex mutex_;  // of changes
+  std::atomic<uint64_t> changes_{0};  // release: who sees it even sees the map
   // Counters: relaxed, they order nothing; written under the mutex.
   std::atomic<uint64_t> pages_{0};
   std::atomic<uint64_t> runs_{0};

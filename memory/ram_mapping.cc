@@ -109,6 +109,14 @@ void UnmapRam(const std::vector<RamMapping>& mappings) noexcept {
   for (const RamMapping& mapping : mappings) ::munmap(mapping.host, mapping.range.bytes);
 }
 
+RamSpot SpotOf(const std::vector<RamMapping>& mappings, Gpa guest_gpa) noexcept {
+  const auto mapping = std::find_if(mappings.begin(), mappings.end(), [&](const RamMapping& candidate) {
+    return guest_gpa.raw() - candidate.range.start.raw() < candidate.range.bytes;
+  });
+  const uint64_t distance = guest_gpa - mapping->range.start;
+  return {mapping->host + distance, mapping->range.ram_offset + distance};
+}
+
 std::byte* FindInRam(const std::vector<RamMapping>& mappings, Gpa guest_gpa, uint64_t bytes) noexcept {
   for (const RamMapping& mapping : mappings) {
     // Unsigned distance: an address below the range gives a huge one.

@@ -42,6 +42,13 @@ void AdviseRam(std::byte* host, uint64_t bytes, const GuestRamOptions& options) 
 [[nodiscard]] bool MapRamAgain(const RamFiles& files, const GuestRamOptions& options, RamUse use, std::byte* host, uint64_t ram_offset,
                                uint64_t bytes, int protection) noexcept;
 
+// Where a page of RAM is: in the mapping that has it, and in RAM. Requires: one has it.
+struct RamSpot {
+  std::byte* host;
+  uint64_t ram_offset;
+};
+[[nodiscard]] RamSpot SpotOf(const std::vector<RamMapping>& mappings, Gpa guest_gpa) noexcept;
+
 // The host address of [gpa, gpa + bytes) where one mapping holds all of it, else nullptr.
 [[nodiscard]] std::byte* FindInRam(const std::vector<RamMapping>& mappings, Gpa guest_gpa, uint64_t bytes) noexcept;
 

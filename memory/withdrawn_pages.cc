@@ -24,13 +24,6 @@ absl::StatusOr<std::byte*> MapFile(int fd, uint64_t bytes) {
   return static_cast<std::byte*>(map);
 }
 
-// The pages go back to the host; the next who reads them finds zeros.
-void Free(std::byte* pages, uint64_t bytes) noexcept {
-  if (::madvise(pages, bytes, MADV_REMOVE) == 0) return;
-  // Its memory could not be had: what is there is to be gone all the same.
-  std::memset(pages, 0, bytes);
-}
-
 // Memory for them is asked for beforehand, since a store that gets none would be a SIGBUS. Before Linux 5.14 it has to do.
 bool Back(std::byte* pages, uint64_t bytes) noexcept { return ::madvise(pages, bytes, MADV_POPULATE_WRITE) == 0 || errno == EINVAL; }
 
@@ -73,10 +66,7 @@ std::byte* WithdrawnPages::OfDevices(uint64_t ram_offset) const noexcept {
 std::byte* WithdrawnPages::Withdrawn(uint64_t ram_offset) const noexcept { return withdrawn_ + (OfDevices(ram_offset) - of_devices_); }
 
 uint64_t WithdrawnPages::Set(Gpfn first, uint64_t pages, PageAccess access) noexcept {
-  const auto range = std::find_if(ram_.begin(), ram_.end(), [&](const RamRange& candidate) {
-    return Gpa(first).raw() - candidate.start.raw() < candidate.bytes;
-  });
-  const uint64_t start = range->ram_offset + (Gpa(first).raw() - range->start.raw());
+  const uint64_t start = *layout_.RamOffset(Gpa(first), pages * kPageBytes);
   const bool withdraw = access != PageAccess::kReadWrite;
   for (uint64_t done = 0; done < pages * kPageBytes;) {
     const uint64_t at = start + done;
@@ -84,60 +74,56 @@ uint64_t WithdrawnPages::Set(Gpfn first, uint64_t pages, PageAccess access) noex
     const Gpfn page(first.raw() + done / kPageBytes);
     done += bytes;
     if (files_->At(at).reserved) continue;
-    // Before anything is put there by us.
-    touched_.fetch_add(TouchedIn(at, bytes), std::memory_order_relaxed);
-    SetEmpty(at, bytes, false);
     if (files_->IsWithdrawn(at) != withdraw) {
       if (!Move(page, at, bytes, withdraw)) return page.raw() - first.raw();
     } else if (access == PageAccess::kRead) {
       // VTL0 could not read it before, or is only told again that it can: as it is now.
       if (!Back(OfDevices(at), bytes)) return page.raw() - first.raw();
+      ForgetCleared(at, bytes);
       std::memcpy(OfDevices(at), Withdrawn(at), bytes);
     }
     if (!withdraw) continue;
-    if (access == PageAccess::kNone) {
-      Free(OfDevices(at), bytes);
-      SetEmpty(at, bytes, true);
-    }
+    if (access == PageAccess::kNone) Clear(at, bytes);
     ::madvise(Withdrawn(at), bytes, MADV_DONTNEED);
+    ::madvise(OfDevices(at), bytes, MADV_DONTNEED);
   }
   return pages;
 }
 
-void WithdrawnPages::SetEmpty(uint64_t ram_offset, uint64_t bytes, bool empty) noexcept {
+void WithdrawnPages::Clear(uint64_t ram_offset, uint64_t bytes) noexcept {
+  ForgetCleared(ram_offset, bytes);
+  std::memset(OfDevices(ram_offset), 0, bytes);
   for (uint64_t page = ram_offset / kPageBytes; page < (ram_offset + bytes) / kPageBytes; ++page) {
-    const uint64_t bit = uint64_t{1} << page % 64;
-    if (empty) {
-      empty_[page / 64].fetch_or(bit, std::memory_order_relaxed);
-    } else {
-      empty_[page / 64].fetch_and(~bit, std::memory_order_relaxed);
-    }
+    cleared_[page / 64].fetch_or(uint64_t{1} << page % 64, std::memory_order_relaxed);
   }
 }
 
-uint64_t WithdrawnPages::TouchedIn(uint64_t ram_offset, uint64_t bytes) const noexcept {
-  uint64_t touched = 0;
-  const uint64_t end = (ram_offset + bytes) / kPageBytes;
-  for (uint64_t page = ram_offset / kPageBytes; page < end;) {
-    // The rest of a word at once: most of RAM has none.
-    const uint64_t pages = std::min(end - page, 64 - page % 64);
-    const uint64_t empty = empty_[page / 64].load(std::memory_order_relaxed) >> page % 64;
-    std::array<unsigned char, 64> there{};
-    if (empty != 0 && ::mincore(OfDevices(page * kPageBytes), pages * kPageBytes, there.data()) == 0) {
-      for (uint64_t i = 0; i < pages; ++i) touched += (empty >> i & 1) != 0 && (there[i] & 1) != 0;
-    }
-    page += pages;
+void WithdrawnPages::ForgetCleared(uint64_t ram_offset, uint64_t bytes) noexcept {
+  written_.fetch_add(WrittenIn(ram_offset, bytes), std::memory_order_relaxed);
+  for (uint64_t page = ram_offset / kPageBytes; page < (ram_offset + bytes) / kPageBytes; ++page) {
+    cleared_[page / 64].fetch_and(~(uint64_t{1} << page % 64), std::memory_order_relaxed);
   }
-  return touched;
+}
+
+uint64_t WithdrawnPages::WrittenIn(uint64_t ram_offset, uint64_t bytes) const noexcept {
+  static constexpr std::array<std::byte, kPageBytes> kZeros{};
+  uint64_t written = 0;
+  const uint64_t end = (ram_offset + bytes) / kPageBytes;
+  for (uint64_t page = ram_offset / kPageBytes; page < end; ++page) {
+    const uint64_t cleared = cleared_[page / 64].load(std::memory_order_relaxed);
+    if (cleared == 0) page |= 63;  // most of RAM
+    if ((cleared >> page % 64 & 1) != 0) written += std::memcmp(OfDevices(page * kPageBytes), kZeros.data(), kPageBytes) != 0;
+  }
+  return written;
 }
 
 WithdrawnPages::Stats WithdrawnPages::stats() const noexcept {
   Stats stats{.pages = pages_.load(std::memory_order_relaxed),
               .moved = moved_.load(std::memory_order_relaxed),
-              .touched = touched_.load(std::memory_order_relaxed)};
+              .written = written_.load(std::memory_order_relaxed)};
   if (stats.pages == 0) return stats;
   for (const RamPiece& piece : files_->pieces()) {
-    if (!piece.reserved) stats.touched += TouchedIn(piece.part.ram_offset, piece.part.bytes);
+    if (!piece.reserved) stats.written += WrittenIn(piece.part.ram_offset, piece.part.bytes);
   }
   return stats;
 }
@@ -148,7 +134,6 @@ bool WithdrawnPages::MoveBehind(size_t view, Gpfn first, uint64_t ram_offset, ui
   }
   std::byte* const from = withdraw ? OfDevices(ram_offset) : Withdrawn(ram_offset);
   std::byte* const to = withdraw ? Withdrawn(ram_offset) : OfDevices(ram_offset);
-  if (!Back(to, bytes)) return false;
   std::memcpy(to, from, bytes);
   files_->SetWithdrawn({ram_offset, bytes}, withdraw);
   return true;
@@ -156,20 +141,28 @@ bool WithdrawnPages::MoveBehind(size_t view, Gpfn first, uint64_t ram_offset, ui
 
 bool WithdrawnPages::Move(Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept {
   const uint64_t pages = bytes / kPageBytes;
+  if (!Back(withdraw ? Withdrawn(ram_offset) : OfDevices(ram_offset), bytes)) return false;
+  if (!withdraw) ForgetCleared(ram_offset, bytes);  // before its content is there again
   if (!memory_.Move(first, pages, [&] { return MoveBehind(0, first, ram_offset, bytes, withdraw); })) return false;
   for (GuestView* const view : views_) view->EndMove(first, pages);
-  if (!withdraw) Free(Withdrawn(ram_offset), bytes);
+  // No device has that file: nobody else holds its lock for long.
+  if (!withdraw) ::madvise(Withdrawn(ram_offset), bytes, MADV_REMOVE);
   pages_.fetch_add(withdraw ? pages : -pages, std::memory_order_relaxed);
   moved_.fetch_add(pages, std::memory_order_relaxed);
   return true;
 }
 
 void WithdrawnPages::Reset() noexcept {
-  for (const RamRange& range : ram_) {
+  // By so much at once that no more memory is needed for the moment.
+  constexpr uint64_t kAtOnce = 512;
+  for (const RamRange& range : layout_.ram()) {
     const uint64_t pages = range.bytes / kPageBytes;
-    if (Set(range.start.page(), pages, PageAccess::kReadWrite) == pages) continue;
-    Log(LogLevel::kError, "memory", "give all pages of guest RAM back to devices");
-    std::abort();
+    for (uint64_t done = 0; done < pages; done += kAtOnce) {
+      const uint64_t count = std::min(kAtOnce, pages - done);
+      if (Set(Gpfn(range.start.page().raw() + done), count, PageAccess::kReadWrite) == count) continue;
+      Log(LogLevel::kError, "memory", "give all pages of guest RAM back to devices");
+      std::abort();
+    }
   }
 }
 

@@ -3,10 +3,10 @@
 // A device process has the file that RAM is in, and maps it: nothing that this process does to its own mappings takes that away, and
 // nothing can be asked of a process that may have been taken over. So the page goes, not the device's right to it: its content moves into
 // another file, which no device is given, and everybody in this process maps it from there. What devices have then at that address is
-//   of a page that VTL0 may not read     nothing: zeros, and what devices write there themselves
+//   of a page that VTL0 may not read     zeros, and what devices write there themselves
 //   of a page that VTL0 may only read    a copy of when its protection was last changed; what devices write to it, nobody else sees
-// Neither is told to the device or to the guest, whose driver finds its request done. That a device was at an empty page can be seen
-// afterwards, since the file has memory there again, and is counted: not who, when, or what for.
+// Neither is told to the device or to the guest, whose driver finds its request done. What a device has written to a place of zeros is seen
+// when the page comes back, and counted.
 //
 // Invariants
 //   1. A page is in one file for all levels and for the monitor, but for the moment of its move.
@@ -19,10 +19,13 @@
 //
 // Shapes   runs of pages in one range of RAM. Those that are reserved from devices are in their own file already and stay there.
 // Units    page numbers are Gpfn.
-// Threads  Set: one at a time, by its caller's lock (ProtectionEnforcer's). Stats: any.
+// Threads  Set: one at a time, by its caller's lock (ProtectionEnforcer's); takes the monitor's writes, then the views' locks from VTL0 up.
+//          Stats: any. Nothing here waits for who has the devices' file: no lock of that file is taken, which one of them could hold for
+//          ever (so its place is cleared, not given back to the host: a hole would take one).
 // Trust    what is in the devices' file is read by whoever has been given it, and nothing in it is taken for anything but data.
-// Errors   Create: Status. Set: fewer pages than were asked for, where the host has refused the next.
-// Memory   a page that VTL0 may read is there twice; one that it may not, once, unless a device writes to its old place.
+// Errors   Create: Status. Set: fewer pages than were asked for, where the host has refused the next. Where a change fails after devices
+//          have been given a page back, it is withdrawn again with what it has by then.
+// Memory   a page that is withdrawn is there twice. The second is neither taken ahead nor locked where RAM is (GuestRamOptions).
 #ifndef VMM_MEMORY_WITHDRAWN_PAGES_H_
 #define VMM_MEMORY_WITHDRAWN_PAGES_H_
 
@@ -64,43 +67,43 @@ class WithdrawnPages final {
   struct Stats {
     uint64_t pages;  // withdrawn now
     uint64_t moved;  // either way
-    // That VTL0 may not read, and a device has read or written in the devices' file since they were withdrawn, or said again to be. Too
-    // many where the file is of transparent huge pages, which the host makes by itself.
-    uint64_t touched;
+    // That VTL0 may not read, and that a device has written to in its file since they were withdrawn, or said again to be.
+    uint64_t written;
   };
-  // Looks at all pages that are withdrawn: for now and then.
+  // Reads all places that were cleared: for now and then.
   [[nodiscard]] Stats stats() const noexcept;
 
  private:
   WithdrawnPages(std::shared_ptr<RamFiles> files, const MemoryLayout& layout, const GuestMemory& memory, std::vector<GuestView*> views)
       : files_(std::move(files)),
-        ram_(layout.ram()),
+        layout_(layout),
         memory_(memory),
         views_(std::move(views)),
-        empty_((files_->pieces().back().part.ram_offset + files_->pieces().back().part.bytes) / kPageBytes / 64 + 1) {}
+        cleared_((files_->pieces().back().part.ram_offset + files_->pieces().back().part.bytes) / kPageBytes / 64 + 1) {}
   // Of one piece and one file. False: the host has refused, and nothing has changed.
   [[nodiscard]] bool Move(Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept;
   [[nodiscard]] bool MoveBehind(size_t view, Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept;
-  // Of a stretch of one piece: what devices have there is nothing, or not any more.
-  void SetEmpty(uint64_t ram_offset, uint64_t bytes, bool empty) noexcept;
-  // Pages that were left empty, and are not.
-  [[nodiscard]] uint64_t TouchedIn(uint64_t ram_offset, uint64_t bytes) const noexcept;
+  // Of a stretch of one piece: what devices have there was cleared, or is not any more; counts what they have written.
+  void Clear(uint64_t ram_offset, uint64_t bytes) noexcept;
+  void ForgetCleared(uint64_t ram_offset, uint64_t bytes) noexcept;
+  // Pages that were cleared, and are not zeros.
+  [[nodiscard]] uint64_t WrittenIn(uint64_t ram_offset, uint64_t bytes) const noexcept;
   // Where a stretch of one piece is in either file.
   [[nodiscard]] std::byte* OfDevices(uint64_t ram_offset) const noexcept;
   [[nodiscard]] std::byte* Withdrawn(uint64_t ram_offset) const noexcept;
 
   const std::shared_ptr<RamFiles> files_;
-  const std::vector<RamRange> ram_;
+  const MemoryLayout layout_;
   const GuestMemory& memory_;
   const std::vector<GuestView*> views_;
   // Both files, whole. Nothing stays mapped in here: pages are touched to be copied only.
   std::byte* of_devices_ = nullptr;
   std::byte* withdrawn_ = nullptr;
   uint64_t file_bytes_ = 0;
-  std::vector<std::atomic<uint64_t>> empty_;  // a bit a page of RAM: withdrawn, and left empty for devices. Relaxed: for counts alone
+  std::vector<std::atomic<uint64_t>> cleared_;  // a bit a page of RAM: withdrawn, and cleared for devices. Relaxed: for counts alone
   std::atomic<uint64_t> pages_{0};
   std::atomic<uint64_t> moved_{0};
-  std::atomic<uint64_t> touched_{0};  // of those that are not empty any more
+  std::atomic<uint64_t> written_{0};  // of those that are not cleared any more
 };
 
 }  // namespace vmm

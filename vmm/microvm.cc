@@ -474,7 +474,7 @@ void MicroVmImpl::AddVsmStats(const VsmMachine& vsm, MicroVmStats& stats) const 
                        .rounds = config_.hyperv.round_unenforceable,
                        .protected_pages = from.protected_pages,
                        .withdrawn_pages = from.withdrawn_pages,
-                       .touched_pages = from.touched_pages,
+                       .written_pages = from.written_pages,
                        .set = from.pages,
                        .rounded = from.rounded,
                        .not_enforceable = from.not_enforceable,

@@ -57,9 +57,8 @@ struct MicroVmStats {
     bool rounds = false;  // what cannot be enforced is rounded, not refused
     uint64_t protected_pages = 0;  // now, as it is enforced
     uint64_t withdrawn_pages = 0;  // of these: taken out of devices' reach, beside what is reserved from them
-    // Pages that VTL0 may not read, and at whose old place, which is empty, a device has been: something in VTL0 has told it to. Too many
-    // with `memory.huge_pages: TRANSPARENT`.
-    uint64_t touched_pages = 0;
+    // Pages that VTL0 may not read, and to whose old place a device has written: something in VTL0 has told it to.
+    uint64_t written_pages = 0;
     uint64_t set = 0;              // pages that calls have set, each time
     uint64_t rounded = 0;          // of these: more than was asked for is allowed, as less cannot be enforced; and such defaults
     // Calls that ended so.

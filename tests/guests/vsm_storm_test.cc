@@ -60,8 +60,8 @@ TEST(AllProcessorsOnOnePage) {
   Storm([](uint32_t cpu, uint32_t round) { return PageOf(kMaxVsmCpus) + cpu * 1024 + round; });
 }
 
-// For as many seconds as the command line says (tests/soak --storm), or two: all processors fault without a pause, at a page of their own and
-// at one of all in turns. Each fault is told once, and no processor falls far behind.
+// For as many seconds as the command line says (tests/soak --storm), or two: all processors fault without a pause, at a page of their own
+// and at one of all in turns. Each fault is told once, and no processor falls far behind.
 TEST(AStormLosesNothingAndStaysFair) {
   constexpr uint64_t kSecond = 10'000'000;  // of reference time
   constexpr uint64_t kFair = 8;  // the host's processors are fewer, and busy

@@ -43,7 +43,7 @@ std::optional<uint32_t> Ask(const SeccompPolicy& policy, int call, std::initiali
 const std::set<int> kCommon = {SYS_read,   SYS_write,   SYS_poll,        SYS_brk,    SYS_munmap,         SYS_madvise,      SYS_mlock,
                                SYS_futex,  SYS_getpid,  SYS_gettid,      SYS_exit,   SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_yield,
                                SYS_sendmsg, SYS_recvmsg, SYS_exit_group, SYS_close,  SYS_getpgrp,        SYS_timerfd_settime,
-                               SYS_restart_syscall, SYS_mincore, SYS_clock_gettime, SYS_eventfd2, SYS_epoll_ctl};
+                               SYS_restart_syscall, SYS_clock_gettime, SYS_eventfd2, SYS_epoll_ctl};
 const std::set<int> kMonitorOnly = {SYS_epoll_wait, SYS_waitid,        SYS_pidfd_send_signal,
                                     SYS_fstat,     SYS_timerfd_create,    SYS_pipe2};
 

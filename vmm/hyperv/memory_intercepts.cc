@@ -83,8 +83,12 @@ bool MemoryIntercepts::TellIfRefused(const AccessRegisters& registers) noexcept 
 }
 
 bool MemoryIntercepts::TryAgain(uint64_t rip) noexcept {
-  tries_ = rip == last_rip_ ? tries_ + 1 : 0;
+  // A change of protections that is under way takes as long as it takes (a page moves, the host looks for memory).
+  const uint64_t changes = environment_.protections.changes();
+  const bool same = rip == last_rip_ && changes == last_changes_ && changes % 2 == 0;
+  tries_ = same ? tries_ + 1 : 0;
   last_rip_ = rip;
+  last_changes_ = changes;
   Count(counters_.again);
   return tries_ < kPatience;
 }

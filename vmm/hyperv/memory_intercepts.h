@@ -20,7 +20,7 @@
 // Source   Hyper-V TLFS, "Memory Intercepts", "Secure Intercepts".
 //
 // An access that nothing refuses by now is made again: another processor may have changed the protections meanwhile. The same
-// instruction that fails so, or is not known to the decoder, kPatience times in a row is given up; but where KVM names the page it is
+// instruction that fails so, or is not known to the decoder, kPatience times in a row while no protection changes is given up; but where KVM names the page it is
 // told by KVM's word (refused_access.h).
 //
 // Known gaps: of a held store RIP is behind the instruction, whose length and bytes the message has not. While an instruction is put back
@@ -138,6 +138,7 @@ class MemoryIntercepts final {
     std::atomic<uint64_t> unexplained{0};
   } counters_;
   uint64_t last_rip_ = 0;
+  uint64_t last_changes_ = 0;  // of protections
   uint32_t tries_ = 0;
   uint64_t unexplained_rip_ = 0;
   uint32_t unexplained_tries_ = 0;

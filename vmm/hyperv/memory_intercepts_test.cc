@@ -299,6 +299,16 @@ TEST_F(MemoryInterceptsTest, PatienceEndsAtOneInstructionAndBeginsAnewAtEach) {
   EXPECT_EQ(stats().unknown, kPatience + 3);
 }
 
+// The fault may be of what a change has done already, and the map does not say yet.
+TEST_F(MemoryInterceptsTest, PatienceBeginsAnewWhenProtectionsChange) {
+  regs().rip = Machine::kDevice;
+  EXPECT_TRUE(Fault());
+  for (uint32_t i = 1; i < kPatience; ++i) ASSERT_TRUE(intercepts_->OnFault());
+  Protect(Machine::kNextPage);
+  for (uint32_t i = 0; i < kPatience; ++i) ASSERT_TRUE(intercepts_->OnFault());
+  EXPECT_FALSE(intercepts_->OnFault());
+}
+
 TEST_F(MemoryInterceptsTest, PatienceBeginsAnewBehindWhatWasTold) {
   regs().rip = Machine::kDevice;
   EXPECT_TRUE(Fault());

@@ -49,7 +49,7 @@ std::vector<StatsLine> StatsLines(const MicroVmStats& stats) {
     const MicroVmStats::Protections& of = *stats.protections;
     lines.push_back({LevelOf(of.set + of.rounded + of.refused() + of.unenforced_intercepts != 0),
                      absl::StrCat("page protections: ", of.protected_pages, " pages protected now, ", of.withdrawn_pages,
-                                  " withdrawn from devices", of.touched_pages == 0 ? "" : absl::StrCat(", which have been at ", of.touched_pages),
+                                  " withdrawn from devices", of.written_pages == 0 ? "" : absl::StrCat(", which have written to ", of.written_pages),
                                   "; pages set ", of.set, ", rounded ", of.rounded,
                                   "; calls refused ", of.refused(), "; by way ", std::string(1, of.way), ", what it cannot enforce is ",
                                   of.rounds ? "rounded" : "refused",

@@ -60,11 +60,11 @@ TEST(StatsTextTest, ADeviceIsALineThatOthersReadOnceAQueueWasStopped) {
 
 TEST(StatsTextTest, ProtectionsAreOneLineOfTheMachine) {
   MicroVmStats stats;
-  stats.protections = {.way = 'B', .rounds = true, .protected_pages = 1, .withdrawn_pages = 1, .touched_pages = 1, .set = 2, .rounded = 3, .not_enforceable = 1, .too_many_pieces = 2, .host_refused = 1};
+  stats.protections = {.way = 'B', .rounds = true, .protected_pages = 1, .withdrawn_pages = 1, .written_pages = 1, .set = 2, .rounded = 3, .not_enforceable = 1, .too_many_pieces = 2, .host_refused = 1};
   const auto lines = StatsLines(stats);
   ASSERT_EQ(lines.size(), 1u);
   EXPECT_EQ(lines[0].level, LogLevel::kInfo);
-  EXPECT_EQ(lines[0].text, "page protections: 1 pages protected now, 1 withdrawn from devices, which have been at 1; pages set 2, rounded 3; calls refused 4; "
+  EXPECT_EQ(lines[0].text, "page protections: 1 pages protected now, 1 withdrawn from devices, which have written to 1; pages set 2, rounded 3; calls refused 4; "
                            "by way B, what it cannot enforce is rounded");
   stats.protections = MicroVmStats::Protections{};
   EXPECT_EQ(StatsLines(stats).at(0).level, LogLevel::kDebug);
