@@ -221,7 +221,7 @@ void LoadModules() {
   char name[256];
   while (fgets(name, sizeof(name), order) != nullptr) {
     name[strcspn(name, "\n")] = '\0';
-    if (strncmp(name, "kvm", 3) == 0) WaitForTsc();
+    if (strcmp(name, "kvm") == 0) WaitForTsc();
     const std::string path = std::string("/modules/") + name;
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) Die("open %s", path.c_str());
