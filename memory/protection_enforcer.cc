@@ -117,7 +117,7 @@ uint64_t ProtectionEnforcer::SetForDevicesLocked(uint64_t first, uint64_t pages,
 }
 
 void ProtectionEnforcer::RestoreForDevicesLocked(uint64_t first, uint64_t pages) noexcept {
-  map_.ForEachRange(0, Gpfn(first), pages, [&](Gpfn start, uint64_t count, PageRights rights) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  map_.ForEachRange(0, Gpfn(first), pages, [&](Gpfn start, uint64_t count, PageRights rights) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (SetForDevicesLocked(start.raw(), count, AccessOf(rights)) == count) return;
     // As in RestoreLocked.
     Log(LogLevel::kError, "memory", absl::StrCat("withdraw page 0x", absl::Hex(start.raw()), " from devices again"));
