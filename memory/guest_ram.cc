@@ -74,11 +74,10 @@ uint64_t RamPageBytes(const GuestRamOptions& options) noexcept {
 }
 
 RamFiles::RamFiles(std::vector<OwnedFd> files, std::vector<RamPiece> pieces, int withdrawn_fd)
-    : files_(std::move(files)), pieces_(std::move(pieces)), withdrawn_fd_(withdrawn_fd) {
-  if (withdrawn_fd < 0) return;
-  const RamPart& last = pieces_.back().part;
-  withdrawn_ = std::vector<std::atomic<uint64_t>>(((last.ram_offset + last.bytes) / kPageBytes + 63) / 64);
-}
+    : files_(std::move(files)),
+      pieces_(std::move(pieces)),
+      withdrawn_fd_(withdrawn_fd),
+      withdrawn_(withdrawn_fd < 0 ? 0 : bytes() / kPageBytes) {}
 
 RamFiles::Place RamFiles::PlaceOf(uint64_t ram_offset, uint64_t bytes) const noexcept {
   const RamPiece& piece = At(ram_offset);
@@ -89,17 +88,6 @@ RamFiles::Place RamFiles::PlaceOf(uint64_t ram_offset, uint64_t bytes) const noe
   if (withdrawn_fd_ < 0) same = bytes;
   while (same < bytes && IsWithdrawn(ram_offset + same) == withdrawn) same += std::min(bytes - same, kPageBytes);
   return {withdrawn ? withdrawn_fd_ : piece.fd, piece.fd_offset + distance, same};
-}
-
-void RamFiles::SetWithdrawn(const RamPart& part, bool withdrawn) noexcept {
-  for (uint64_t page = part.ram_offset / kPageBytes; page < (part.ram_offset + part.bytes) / kPageBytes; ++page) {
-    const uint64_t bit = uint64_t{1} << page % 64;
-    if (withdrawn) {
-      withdrawn_[page / 64].fetch_or(bit, std::memory_order_relaxed);
-    } else {
-      withdrawn_[page / 64].fetch_and(~bit, std::memory_order_relaxed);
-    }
-  }
 }
 
 const RamPiece& RamFiles::At(uint64_t ram_offset) const noexcept {

@@ -13,7 +13,6 @@
 #ifndef VMM_MEMORY_GUEST_RAM_H_
 #define VMM_MEMORY_GUEST_RAM_H_
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -22,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "base/owned_fd.h"
 #include "memory/gpa.h"
+#include "memory/page_bits.h"
 
 namespace vmm {
 
@@ -78,19 +78,21 @@ class RamFiles final {
   // -1: pages cannot be withdrawn.
   [[nodiscard]] int withdrawn_fd() const noexcept { return withdrawn_fd_; }
   [[nodiscard]] bool IsWithdrawn(uint64_t ram_offset) const noexcept {
-    const uint64_t page = ram_offset / kPageBytes;
-    // relaxed: who maps by it holds the lock of who changed it, or asks for a count.
-    return withdrawn_fd_ >= 0 && (withdrawn_[page / 64].load(std::memory_order_relaxed) >> page % 64 & 1) != 0;
+    return withdrawn_fd_ >= 0 && withdrawn_.Get(ram_offset / kPageBytes);
   }
   // Whole pages of one piece that is not reserved. By one thread at a time, which has the content there, and keeps everybody from
   // mapping any of it anew meanwhile.
-  void SetWithdrawn(const RamPart& part, bool withdrawn) noexcept;
+  void SetWithdrawn(const RamPart& part, bool withdrawn) noexcept {
+    withdrawn_.Set(part.ram_offset / kPageBytes, part.bytes / kPageBytes, withdrawn);
+  }
+  // Of all RAM.
+  [[nodiscard]] uint64_t bytes() const noexcept { return pieces_.back().part.ram_offset + pieces_.back().part.bytes; }
 
  private:
   const std::vector<OwnedFd> files_;
   const std::vector<RamPiece> pieces_;
   const int withdrawn_fd_;
-  std::vector<std::atomic<uint64_t>> withdrawn_;  // a bit a page; empty where there is no such file
+  PageBits withdrawn_;  // none where there is no such file
 };
 
 class GuestRam final {

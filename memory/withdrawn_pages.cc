@@ -93,16 +93,12 @@ uint64_t WithdrawnPages::Set(Gpfn first, uint64_t pages, PageAccess access) noex
 void WithdrawnPages::Clear(uint64_t ram_offset, uint64_t bytes) noexcept {
   ForgetCleared(ram_offset, bytes);
   std::memset(OfDevices(ram_offset), 0, bytes);
-  for (uint64_t page = ram_offset / kPageBytes; page < (ram_offset + bytes) / kPageBytes; ++page) {
-    cleared_[page / 64].fetch_or(uint64_t{1} << page % 64, std::memory_order_relaxed);
-  }
+  cleared_.Set(ram_offset / kPageBytes, bytes / kPageBytes, true);
 }
 
 void WithdrawnPages::ForgetCleared(uint64_t ram_offset, uint64_t bytes) noexcept {
   written_.fetch_add(WrittenIn(ram_offset, bytes), std::memory_order_relaxed);
-  for (uint64_t page = ram_offset / kPageBytes; page < (ram_offset + bytes) / kPageBytes; ++page) {
-    cleared_[page / 64].fetch_and(~(uint64_t{1} << page % 64), std::memory_order_relaxed);
-  }
+  cleared_.Set(ram_offset / kPageBytes, bytes / kPageBytes, false);
 }
 
 uint64_t WithdrawnPages::WrittenIn(uint64_t ram_offset, uint64_t bytes) const noexcept {
@@ -110,9 +106,11 @@ uint64_t WithdrawnPages::WrittenIn(uint64_t ram_offset, uint64_t bytes) const no
   uint64_t written = 0;
   const uint64_t end = (ram_offset + bytes) / kPageBytes;
   for (uint64_t page = ram_offset / kPageBytes; page < end; ++page) {
-    const uint64_t cleared = cleared_[page / 64].load(std::memory_order_relaxed);
-    if (cleared == 0) page |= 63;  // most of RAM
-    if ((cleared >> page % 64 & 1) != 0) written += std::memcmp(OfDevices(page * kPageBytes), kZeros.data(), kPageBytes) != 0;
+    if (cleared_.Word(page) == 0) {  // most of RAM
+      page |= PageBits::kPagesPerWord - 1;
+    } else if (cleared_.Get(page)) {
+      written += std::memcmp(OfDevices(page * kPageBytes), kZeros.data(), kPageBytes) != 0;
+    }
   }
   return written;
 }

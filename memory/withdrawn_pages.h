@@ -25,7 +25,8 @@
 // Trust    what is in the devices' file is read by whoever has been given it, and nothing in it is taken for anything but data.
 // Errors   Create: Status. Set: fewer pages than were asked for, where the host has refused the next. Where a change fails after devices
 //          have been given a page back, it is withdrawn again with what it has by then.
-// Memory   a page that is withdrawn is there twice. The second is neither taken ahead nor locked where RAM is (GuestRamOptions).
+// Memory   a page that is withdrawn is there twice. The second is neither taken ahead nor locked where RAM is (GuestRamOptions), and is not
+//          counted by who compares RAM with what the host has (memory.overcommit).
 #ifndef VMM_MEMORY_WITHDRAWN_PAGES_H_
 #define VMM_MEMORY_WITHDRAWN_PAGES_H_
 
@@ -43,6 +44,7 @@
 #include "memory/guest_view.h"
 #include "memory/layout.h"
 #include "memory/page_access.h"
+#include "memory/page_bits.h"
 
 namespace vmm {
 
@@ -61,7 +63,7 @@ class WithdrawnPages final {
   // What devices may do with [first, first + pages), of one range of RAM: what VTL0 may. How many of them are done, from `first` on.
   // Requires: VTL0's view lets none of them be written yet, or no longer.
   [[nodiscard]] uint64_t Set(Gpfn first, uint64_t pages, PageAccess access) noexcept;
-  // All may be used by devices again; no processor runs.
+  // All may be used by devices again, with what the pages hold: no secret any more, where that matters. No processor runs.
   void Reset() noexcept;
 
   struct Stats {
@@ -79,7 +81,7 @@ class WithdrawnPages final {
         layout_(layout),
         memory_(memory),
         views_(std::move(views)),
-        cleared_((files_->pieces().back().part.ram_offset + files_->pieces().back().part.bytes) / kPageBytes / 64 + 1) {}
+        cleared_(files_->bytes() / kPageBytes) {}
   // Of one piece and one file. False: the host has refused, and nothing has changed.
   [[nodiscard]] bool Move(Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept;
   [[nodiscard]] bool MoveBehind(size_t view, Gpfn first, uint64_t ram_offset, uint64_t bytes, bool withdraw) noexcept;
@@ -100,7 +102,7 @@ class WithdrawnPages final {
   std::byte* of_devices_ = nullptr;
   std::byte* withdrawn_ = nullptr;
   uint64_t file_bytes_ = 0;
-  std::vector<std::atomic<uint64_t>> cleared_;  // a bit a page of RAM: withdrawn, and cleared for devices. Relaxed: for counts alone
+  PageBits cleared_;  // withdrawn, and cleared for devices: for counts alone
   std::atomic<uint64_t> pages_{0};
   std::atomic<uint64_t> moved_{0};
   std::atomic<uint64_t> written_{0};  // of those that are not cleared any more
