@@ -20,8 +20,8 @@
 // Source   Hyper-V TLFS, "Memory Intercepts", "Secure Intercepts".
 //
 // An access that nothing refuses by now is made again: another processor may have changed the protections meanwhile. The same
-// instruction that fails so, or is not known to the decoder, kPatience times in a row while no protection changes is given up; but where KVM names the page it is
-// told by KVM's word (refused_access.h).
+// instruction that fails so, or is not known to the decoder, kPatience times in a row while no protection changes is given up; but where KVM
+// names the page it is told by KVM's word (refused_access.h).
 //
 // Known gaps: of a held store RIP is behind the instruction, whose length and bytes the message has not. While an instruction is put back
 // KVM stores what was there (access_intercepts.h). A walk through a table that is refused is a page fault to KVM's emulator.
